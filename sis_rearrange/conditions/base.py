@@ -1,0 +1,96 @@
+"""What every condition offers: training inputs from generated samples, and the same from a person's file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from sis_rearrange.images import Fit, fit_image
+
+MAX_CELLS = 16  # a drawing keeps at most this many pixels per network pixel and side before it is measured
+
+
+class Condition(ABC):
+    """A kind of drawing. `from_samples` (training) and `read` (use) land in the same distribution of tensors."""
+
+    name: str  # as on the command line
+    channels: int  # of the mapper's input
+    needs_labels: bool  # whether `from_samples` and `draw` need part labels
+
+    @abstractmethod
+    def from_samples(self, images: torch.Tensor, labels: torch.Tensor | None, rng: np.random.Generator) -> torch.Tensor:
+        """Images float [N, 3, R, R] in [-1, 1], part labels int64 [N, R, R] -> augmented float32 [N, channels, R, R].
+
+        Runs on the CPU; nothing moves by more than about a pixel, so the sample's own proxy mask stays the target.
+        """
+
+    @abstractmethod
+    def draw(self, picture: np.ndarray, labels: np.ndarray | None, seed: int) -> Image.Image:
+        """Picture uint8 [H, W, 3] and part labels [H, W] -> the file a person would hand in, of the same size."""
+
+    @abstractmethod
+    def read(self, image: Image.Image, resolution: int, fit: str = "pad") -> tuple[torch.Tensor, Fit]:
+        """A person's drawing of any size -> float32 [1, channels, resolution, resolution] and how it was fitted.
+
+        `fit` is "crop", "pad" or "stretch". Raises `InputError` for an empty drawing or one of the wrong kind.
+        """
+
+    @abstractmethod
+    def show(self, x: torch.Tensor) -> Image.Image:
+        """Tensor [channels, R, R] -> RGB picture R x R of what the mapper was given."""
+
+
+def to_square(plane: np.ndarray, resolution: int, fit: str, fill: int) -> tuple[np.ndarray, Fit]:
+    """uint8 [H, W] -> uint8 [S, S] fitted without blending values; `fill` (0-255) goes into the bars of "pad".
+
+    S is the drawing's own side, at most `MAX_CELLS * resolution`: the reduction to the network's resolution is left
+    to `coverage`, which averages every class by itself.
+    """
+    height, width = plane.shape
+    side = min(height, width) if fit == "crop" else max(height, width)
+    side = min(side, MAX_CELLS * resolution)
+    image, how = fit_image(Image.fromarray(plane), side, mode=fit, fill=fill, resample=Image.Resampling.NEAREST)
+    return np.asarray(image), how
+
+
+def coverage(labels: np.ndarray, classes: int, resolution: int) -> torch.Tensor:
+    """Labels int [N, S, S] in [0, classes) -> float32 [N, classes, R, R]: the share of each cell that a class covers.
+
+    Each class is averaged by itself, so labels never blend into other labels; sums to 1 over classes.
+    """
+    planes = torch.zeros(labels.shape[0], classes, *labels.shape[1:])
+    planes.scatter_(1, torch.from_numpy(labels.astype(np.int64))[:, None], 1.0)
+    side = labels.shape[-1]
+    if side % resolution == 0:  # the same average, three times as fast
+        return F.avg_pool2d(planes, side // resolution)
+    return F.interpolate(planes, size=(resolution, resolution), mode="area")
+
+
+def jitter_grid(rng: np.random.Generator, count: int, resolution: int, amplitude: np.ndarray) -> torch.Tensor:
+    """Smooth random displacements: grid float32 [N, R, R, 2] for `grid_sample`, `amplitude` [N] in pixels."""
+    coarse = torch.from_numpy(rng.standard_normal((count, 2, 7, 7)).astype(np.float32))
+    shift = F.interpolate(coarse, size=(resolution, resolution), mode="bicubic", align_corners=True)
+    shift = shift.clamp(-2, 2) * torch.from_numpy(amplitude.astype(np.float32))[:, None, None, None] * (2 / resolution)
+    line = (torch.arange(resolution, dtype=torch.float32) + 0.5) * (2 / resolution) - 1
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return torch.stack([x, y], dim=-1)[None] + shift.permute(0, 2, 3, 1)
+
+
+def displace(planes: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Planes float [N, C, R, R] moved along a `jitter_grid`; bilinear, borders repeat."""
+    return F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def smooth_field(rng: np.random.Generator, count: int, resolution: int, cells: int) -> torch.Tensor:
+    """Smooth standard normal noise float32 [N, 1, R, R] that varies over about `resolution / cells` pixels."""
+    coarse = torch.from_numpy(rng.standard_normal((count, 1, cells, cells)).astype(np.float32))
+    return F.interpolate(coarse, size=(resolution, resolution), mode="bicubic", align_corners=True)
+
+
+def per_sample(rng: np.random.Generator, count: int, low: float, high: float) -> torch.Tensor:
+    """Uniform numbers float32 [N, 1, 1, 1], one for each sample."""
+    return torch.from_numpy(rng.uniform(low, high, (count, 1, 1, 1)).astype(np.float32))

@@ -1,0 +1,66 @@
+"""Split a generator at a tap: G1 gives the feature map, G2 takes it from there (paper, section 3).
+
+The tap of resolution r lies after ``conv1`` of block ``b{r}``. The RGB skip image of that block travels with the
+feature map: left behind, it would keep the old layout and ghost through every rearranged picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+
+from sis_rearrange.stylegan2 import Generator
+from sis_rearrange.tensors import assert_shape, seeded_normal
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where a generator is split: ``resolution`` in cells per side, ``channels`` of the feature map."""
+
+    resolution: int
+    channels: int
+
+
+class SplitGenerator(nn.Module):
+    """``generator`` as G2 after G1; shares its parameters."""
+
+    def __init__(self, generator: Generator, resolution: int, noise_mode: str = "const") -> None:
+        super().__init__()
+        known = generator.synthesis.block_resolutions[:-1]
+        if resolution not in known:
+            raise ValueError(f"tap resolution {resolution}: this generator can be split at {known}")
+        self.generator, self.noise_mode = generator, noise_mode
+        block = getattr(generator.synthesis, f"b{resolution}")
+        self.tap = Tap(resolution, block.conv1.weight.shape[0])
+
+    def _run(
+        self, x: torch.Tensor | None, img: torch.Tensor | None, ws: torch.Tensor, resolutions: range
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        assert_shape(ws, [None, self.generator.num_ws, self.generator.w_dim])
+        for resolution, block, first in self.generator.synthesis.blocks():
+            if resolution in resolutions:
+                x, img = block(x, img, ws[:, first : first + block.num_conv + 1], self.noise_mode, None)
+        assert x is not None and img is not None
+        return x, img
+
+    def g1(self, ws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Feature map ``[N, C, r, r]`` and RGB skip image ``[N, 3, r, r]`` of ``ws [N, num_ws, w_dim]``."""
+        return self._run(None, None, ws, range(4, self.tap.resolution + 1))
+
+    def g2(self, feature_map: torch.Tensor, skip: torch.Tensor, ws: torch.Tensor) -> torch.Tensor:
+        """Images ``[N, 3, H, W]`` from a feature map, its RGB skip image and the ws that give the style."""
+        r = self.tap.resolution
+        assert_shape(feature_map, [None, self.tap.channels, r, r])
+        assert_shape(skip, [None, 3, r, r])
+        return self._run(feature_map, skip, ws, range(r + 1, self.generator.img_resolution + 1))[1]
+
+
+def sample_ws(generator: Generator, seeds: Sequence[int], psi: float = 0.9) -> torch.Tensor:
+    """ws ``[N, num_ws, w_dim]`` of seeded random samples, truncated with ``psi``, on the generator's device."""
+    device = generator.mapping.w_avg.device
+    z = seeded_normal(seeds, [generator.z_dim]).to(device)
+    c = torch.zeros(len(seeds), generator.c_dim, device=device) if generator.c_dim else None
+    return generator.mapping(z, c, truncation_psi=psi)

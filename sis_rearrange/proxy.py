@@ -1,0 +1,142 @@
+"""Proxy masks: k-means over normalised feature vectors of a generator's own samples (paper, section 3.1).
+
+Every cell of a feature map gets the label of its nearest centroid. Clusters are global: the same label recurs across
+samples. How features are normalised decides how semantic they are: ``instance-cosine`` (zero mean and unit variance per
+sample and channel, then unit length per cell) removes a sample's colours, so that other samples share its clusters.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from sis_rearrange.features import SplitGenerator, sample_ws
+from sis_rearrange.tensors import assert_shape
+
+NORMALIZATIONS = ("instance-cosine", "instance")
+FIT_BYTES = 512 * 2**20  # of feature vectors kept for k-means; scikit-learn copies them once
+
+
+def palette(num_clusters: int) -> np.ndarray:
+    """Colours of the clusters, uint8 ``[K, 3]``: hues by the golden ratio, so that neighbours in order differ."""
+    rows = []
+    for k in range(num_clusters):
+        hue, value = (0.61 + k * 0.618034) % 1, (0.95, 0.7, 0.82)[k % 3]
+        rows.append([round(255 * v) for v in colorsys.hsv_to_rgb(hue, (0.55, 0.75, 0.4)[k % 3], value)])
+    return np.array(rows, np.uint8)
+
+
+class ProxyClusters(nn.Module):
+    """The centroids of a domain, and the map from features to proxy masks."""
+
+    centroids: torch.Tensor
+    feature_std: torch.Tensor
+
+    def __init__(
+        self,
+        num_clusters: int,  # K
+        channels: int,  # of the feature map
+        resolution: int,  # of the tap, in cells
+        normalization: str = "instance-cosine",
+        temperature: float = 0.1,  # of the soft assignment; fitted: half the mean squared distance to the centroid
+    ) -> None:
+        super().__init__()
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(f"normalization is {normalization!r}, must be one of {NORMALIZATIONS}")
+        self.K, self.channels, self.resolution = num_clusters, channels, resolution
+        self.normalization, self.temperature = normalization, temperature
+        self.register_buffer("centroids", torch.zeros(num_clusters, channels))
+        self.register_buffer("feature_std", torch.ones(channels))  # scale of each channel over samples, for losses
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return dict(
+            num_clusters=self.K,
+            channels=self.channels,
+            resolution=self.resolution,
+            normalization=self.normalization,
+            temperature=self.temperature,
+        )
+
+    def normalize(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Feature map ``[N, C, h, w]`` as clustered; same shape."""
+        assert_shape(feature_map, [None, self.channels, None, None])
+        x = feature_map - feature_map.mean(dim=[2, 3], keepdim=True)
+        x = x * (x.square().mean(dim=[2, 3], keepdim=True) + 1e-6).rsqrt()
+        return F.normalize(x, dim=1) if self.normalization == "instance-cosine" else x
+
+    def logits(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Soft assignment before softmax, ``[N, K, h, w]``: minus half the squared distance over the temperature."""
+        x = self.normalize(feature_map)
+        # |x|^2 is the same for all centroids and cancels in the softmax
+        offset = self.centroids.square().sum(dim=1) / 2
+        scores = torch.einsum("nchw,kc->nkhw", x, self.centroids) - offset[None, :, None, None]
+        return scores / self.temperature
+
+    def labels(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """The proxy mask: labels ``[N, h, w]`` int64 in [0, K)."""
+        return self.logits(feature_map).argmax(dim=1)
+
+
+def fit_proxy(
+    split: SplitGenerator,
+    num_clusters: int,
+    seeds: Sequence[int],
+    normalization: str = "instance-cosine",
+    psi: float = 0.9,
+    batch: int = 32,
+    random_state: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> ProxyClusters:
+    """Fit the clusters of ``split`` on seeded samples, in bounded memory.
+
+    From every sample the same number of random cells is kept, at most ``FIT_BYTES`` in all; scikit-learn's mini-batch
+    k-means does the rest. Clusters are ordered by their mean row, top of the picture first: the order does not
+    depend on the order in which k-means found them.
+
+    Args:
+        seeds: of the samples to look at, a thousand or more for a real domain.
+        progress: called with the number of samples done since the last call.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+
+    tap = split.tap
+    proxy = ProxyClusters(num_clusters, tap.channels, tap.resolution, normalization)
+    cells = tap.resolution**2
+    kept = int(min(cells, max(1, FIT_BYTES // (4 * tap.channels * len(seeds))), max(1, 400_000 // len(seeds))))
+    vectors = np.empty((len(seeds) * kept, tap.channels), np.float32)
+    rows = np.empty(len(vectors), np.float32)
+    square_sum, mean_sum = torch.zeros(tap.channels), torch.zeros(tap.channels)
+    rng = np.random.default_rng(random_state)
+    with torch.inference_mode():
+        for start in range(0, len(seeds), batch):
+            features, _ = split.g1(sample_ws(split.generator, seeds[start : start + batch], psi))
+            square_sum += features.square().mean(dim=[2, 3]).sum(dim=0).cpu()
+            mean_sum += features.mean(dim=[2, 3]).sum(dim=0).cpu()
+            flat = proxy.to(features.device).normalize(features).flatten(2).cpu().numpy()
+            for i, sample in enumerate(flat):
+                chosen = rng.choice(cells, kept, replace=False)
+                at = (start + i) * kept
+                vectors[at : at + kept] = sample[:, chosen].T
+                rows[at : at + kept] = chosen // tap.resolution
+            if progress is not None:
+                progress(len(flat))
+    kmeans = MiniBatchKMeans(num_clusters, batch_size=8192, n_init=5, max_iter=60, random_state=random_state)
+    assigned = kmeans.fit_predict(vectors)
+    counts = np.bincount(assigned, minlength=num_clusters)
+    mean_row = np.bincount(assigned, weights=rows, minlength=num_clusters) / np.maximum(counts, 1)
+    order = np.argsort(mean_row, kind="stable")
+    centroids = torch.from_numpy(kmeans.cluster_centers_[order].astype(np.float32))
+    mean = mean_sum / len(seeds)
+    proxy = proxy.cpu()
+    proxy.centroids.copy_(centroids)
+    proxy.feature_std.copy_((square_sum / len(seeds) - mean.square()).clamp_min(1e-6).sqrt())
+    proxy.temperature = float(kmeans.inertia_) / len(vectors) / 2
+    return proxy

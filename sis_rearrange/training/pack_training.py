@@ -1,0 +1,85 @@
+"""Train the parts of a domain pack and write them into it, with where they are from."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from sis_rearrange import __version__
+from sis_rearrange.errors import InputError
+from sis_rearrange.features import SplitGenerator
+from sis_rearrange.pack import DISCRIMINATOR, PROXY, REARRANGER, Pack, load_pack, write_component
+from sis_rearrange.proxy import fit_proxy
+from sis_rearrange.training.rearranger import TRAIN_SEEDS, RearrangerConfig, train_rearranger
+
+PROXY_SEEDS = range(TRAIN_SEEDS - 100_000, TRAIN_SEEDS)  # samples the clusters are fitted on; never evaluated
+
+
+def provenance(**facts: Any) -> dict[str, Any]:
+    """What `domain.json` keeps of a part: the command line that made it, versions, and ``facts``."""
+    program = Path(sys.argv[0]).name
+    command = shlex.join(["python", program] if program.endswith(".py") else [program]) + " "
+    return {
+        "command": (command + shlex.join(sys.argv[1:])).strip(),
+        "versions": {"sis_rearrange": __version__, "torch": torch.__version__},
+        "threads": torch.get_num_threads(),
+        **facts,
+    }
+
+
+def fit_pack_proxy(pack: Pack, tap: int, num_clusters: int, samples: int, psi: float, device: str) -> Pack:
+    """Fit proxy clusters for a pack's generator, write them into the pack, and open it anew."""
+    if not 1 <= samples <= len(PROXY_SEEDS):
+        raise InputError(f"--proxy-samples {samples}: must be 1 to {len(PROXY_SEEDS)}")
+    if num_clusters < 2:
+        raise InputError(f"--clusters {num_clusters}: must be at least 2")
+    try:
+        split = SplitGenerator(copy.deepcopy(pack.generator()).to(device), tap)
+    except ValueError as error:
+        raise InputError(f"--tap {tap}: {error}") from None
+    with tqdm(total=samples, desc="proxy clusters", unit="sample", dynamic_ncols=True) as bar:
+        proxy = fit_proxy(split, num_clusters, PROXY_SEEDS[:samples], psi=psi, progress=bar.update)
+    config = {"kind": "proxy", "args": proxy.config, "psi": psi}
+    # Centroids stay in full precision: a label near a border must not depend on rounding
+    write_component(pack.path, PROXY, proxy.state_dict(), config, provenance(samples=samples, psi=psi), half=False)
+    return load_pack(pack.path)
+
+
+def train_pack_rearranger(
+    pack_path: str,
+    run: Path,
+    config: RearrangerConfig,
+    tap: int = 32,
+    num_clusters: int = 16,
+    proxy_samples: int = 1000,
+    refit_proxy: bool = False,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """Fit the proxy clusters where the pack has none, train its rearranger, write both; returns the scores.
+
+    ``tap``, ``num_clusters`` and ``proxy_samples`` are used only where the clusters are fitted.
+    """
+    pack = load_pack(pack_path)
+    if refit_proxy or PROXY not in pack.info["files"]:
+        pack = fit_pack_proxy(pack, tap, num_clusters, proxy_samples, config.psi, device)
+    proxy = copy.deepcopy(pack.proxy()).to(device)
+    split = SplitGenerator(copy.deepcopy(pack.generator()).to(device), proxy.resolution)
+    discriminator = None
+    if config.weights.adversarial > 0:
+        if DISCRIMINATOR not in pack.info["files"]:
+            raise InputError(f"pack {pack.name!r} has no discriminator; train with --adversarial 0")
+        discriminator = copy.deepcopy(pack.discriminator()).to(device)
+    net, scores = train_rearranger(split, proxy, discriminator, config, run)
+    facts = provenance(
+        config=json.loads(json.dumps(asdict(config))), scores={k: round(v, 4) for k, v in scores.items()}
+    )
+    write_component(pack.path, REARRANGER, net.state_dict(), {"kind": "rearranger", "args": net.config}, facts)
+    return scores

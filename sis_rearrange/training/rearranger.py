@@ -1,0 +1,337 @@
+"""Train a rearranger from the generator's own samples (paper, section 3.2): no pictures, no labels.
+
+Each step samples a batch. Every sample is rearranged after its own proxy mask (to be reconstructed) and after its
+neighbour's (to be matched). Sample number i of a run always comes from the same seed: a run has no random state.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from sis_rearrange import losses
+from sis_rearrange.errors import InputError
+from sis_rearrange.features import SplitGenerator, sample_ws
+from sis_rearrange.proxy import ProxyClusters, palette
+from sis_rearrange.rearranger import Rearranged, Rearranger
+from sis_rearrange.stylegan2 import Discriminator
+from sis_rearrange.tensors import one_hot
+from sis_rearrange.training.checkpoint import load_checkpoint, save_checkpoint
+
+TRAIN_SEEDS = 10_000_000  # samples seen in training have seeds from here on; everything below is free for evaluation
+VALIDATION_SEEDS = range(500_000, 500_064)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weight of each term; 0 switches it off."""
+
+    self_feature: float = 4.0  # own mask: L1 of features, in standard deviations
+    self_image: float = 10.0  # own mask: L1 of images
+    agreement: float = 2.0  # both masks: cross-entropy of the soft assignment with the target mask
+    attention: float = 0.5  # both masks: -log attention mass on the asked class
+    style: float = 4.0  # other mask: per-class means and spreads of features and skip image
+    adversarial: float = 0.4  # other mask: fool the generator's own discriminator
+
+
+@dataclass(frozen=True)
+class RearrangerConfig:
+    """Settings of one training run."""
+
+    kimg: float = 32.0  # thousands of samples
+    batch: int = 8  # samples per step; each is rearranged twice
+    lr: float = 1e-3  # Adam, cosine to 2 % of it
+    d_lr: float = 5e-4  # of the discriminator
+    psi: float = 0.9  # truncation of the samples
+    relax: int = 0  # cells forgiven at region borders
+    adversarial_after: float = 2.0  # kimg before the adversarial term starts
+    r1_gamma: float = 0.1
+    r1_interval: int = 16  # discriminator updates between R1 penalties
+    ema: float = 0.998  # decay per step of the averaged weights that are shipped
+    width: int = 64  # of queries and keys
+    refine_width: int = 96
+    bfloat16: bool = False  # convolutions in bfloat16: about twice as fast on processors that have it
+    seed: int = 0
+    save_every: int = 200  # steps between states, scores and image grids
+    weights: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        if self.batch < 2:
+            raise InputError(f"--batch {self.batch}: must be at least 2, samples exchange their masks")
+        if self.kimg <= 0:
+            raise InputError(f"--kimg {self.kimg}: must be positive")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return math.ceil(self.kimg * 1000 / self.batch)
+
+
+class Batch(NamedTuple):
+    """A batch of samples, and whose mask each of them gets."""
+
+    ws: torch.Tensor  # [B, num_ws, w_dim]
+    feature_map: torch.Tensor  # [B, C, r, r]
+    skip: torch.Tensor  # [B, 3, r, r]
+    labels: torch.Tensor  # [B, r, r]
+    image: torch.Tensor  # [B, 3, H, W]
+
+
+def sample_batch(split: SplitGenerator, proxy: ProxyClusters, seeds: range, psi: float) -> Batch:
+    """Samples of the generator with everything that training needs of them."""
+    with torch.no_grad():
+        ws = sample_ws(split.generator, seeds, psi)
+        feature_map, skip = split.g1(ws)
+        return Batch(ws, feature_map, skip, proxy.labels(feature_map), split.g2(feature_map, skip, ws))
+
+
+class RearrangerTraining:
+    """Networks, optimisers and counters of one run."""
+
+    def __init__(
+        self,
+        split: SplitGenerator,
+        proxy: ProxyClusters,
+        discriminator: Discriminator | None,  # None: no adversarial term
+        config: RearrangerConfig,
+    ) -> None:
+        self.split, self.proxy, self.config = split, proxy, config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.net = Rearranger(split.tap.channels, proxy.K, split.tap.resolution, config.width, config.refine_width)
+        self.net.feature_std.copy_(proxy.feature_std)
+        self.net.to(proxy.centroids.device)
+        self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=config.lr, betas=(0.5, 0.99))
+        self.discriminator = None
+        if discriminator is not None and config.weights.adversarial > 0:
+            self.discriminator = copy.deepcopy(discriminator).train().requires_grad_(False)
+            self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=config.d_lr, betas=(0.0, 0.99))
+        self.step = 0
+        self.seconds = 0.0  # spent training, over all resumes
+
+    # ---- one step ----------------------------------------------------------------------------------------------------
+
+    def _autocast(self) -> Any:
+        device = self.proxy.centroids.device.type
+        return torch.autocast(device, torch.bfloat16) if self.config.bfloat16 else nullcontext()
+
+    def _set_rates(self) -> None:
+        progress = self.step / self.config.steps
+        factor = min(1.0, (self.step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        self.optimizer.param_groups[0]["lr"] = self.config.lr * factor
+        if self.discriminator is not None:
+            self.d_optimizer.param_groups[0]["lr"] = self.config.d_lr * max(factor, 0.1)
+
+    def train_step(self) -> dict[str, float]:
+        """One update of the rearranger and, every second step, of the discriminator; returns the loss terms."""
+        config = self.config
+        self._set_rates()
+        first = TRAIN_SEEDS + config.seed * 100_000_000 + self.step * config.batch
+        batch = sample_batch(self.split, self.proxy, range(first, first + config.batch), config.psi)
+        moved, images, target = self._both_ways(batch)
+        terms = self._terms(batch, moved, images, target)
+        weights = asdict(config.weights)
+        total = sum((weights[name] * term for name, term in terms.items()), start=images.new_zeros(()))
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+        if not torch.isfinite(norm):
+            raise InputError(f"training diverged at step {self.step}: the gradient is not finite; lower --lr")
+        self.optimizer.step()
+        self._average()
+        stats = {f"loss/{name}": term.item() for name, term in terms.items()}
+        stats["loss/total"] = total.item()
+        stats["grad_norm"] = norm.item()
+        if "adversarial" in terms and self.step % 2 == 0:
+            stats["loss/discriminator"] = self._discriminator_step(batch.image, images[config.batch :].detach())
+        self.step += 1
+        return stats
+
+    def _both_ways(self, batch: Batch) -> tuple[Rearranged, torch.Tensor, torch.Tensor]:
+        """Rearranged features, images and target labels: first after the own masks, then after the neighbours'."""
+        mask = one_hot(batch.labels, self.proxy.K)
+        twice = [torch.cat([t, t]) for t in (batch.feature_map, batch.skip, mask)]
+        with self._autocast():
+            code = self.net.encode(mask)
+            moved = self.net(
+                *twice,
+                target_mask=torch.cat([mask, mask.roll(1, 0)]),
+                source_code=torch.cat([code, code]),
+                target_code=torch.cat([code, code.roll(1, 0)]),
+            )
+            images = self.split.g2(moved.feature_map, moved.skip, torch.cat([batch.ws, batch.ws]))
+        return moved, images.float(), torch.cat([batch.labels, batch.labels.roll(1, 0)])
+
+    def _terms(
+        self, batch: Batch, moved: Rearranged, images: torch.Tensor, target: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """The loss terms that are switched on, unweighted."""
+        weights, size = self.config.weights, self.config.batch
+        source_mask = one_hot(batch.labels, self.proxy.K)
+        target_mask = one_hot(target, self.proxy.K)
+        own, other = slice(0, size), slice(size, 2 * size)
+        scale = self.net.scale()
+        terms: dict[str, torch.Tensor] = {}
+        if weights.self_feature:
+            terms["self_feature"] = losses.feature_reconstruction(
+                moved.feature_map[own], batch.feature_map, self.net.feature_std
+            )
+        if weights.self_image:
+            terms["self_image"] = losses.image_reconstruction(images[own], batch.image)
+        if weights.agreement:
+            logits = self.proxy.logits(moved.feature_map)
+            terms["agreement"] = losses.proxy_agreement(logits, target, self.config.relax)
+        if weights.attention:
+            reachable = losses.cells_reachable(torch.cat([source_mask, source_mask]), target_mask)
+            terms["attention"] = losses.attention_mass(moved.class_mass, reachable)
+        if weights.style:
+            new = torch.cat([moved.feature_map[other], moved.skip[other]], dim=1) / scale
+            old = torch.cat([batch.feature_map, batch.skip], dim=1) / scale
+            terms["style"] = losses.style_statistics(new, target_mask[other], old, source_mask)
+        if self.discriminator is not None and self.step * size >= self.config.adversarial_after * 1000:
+            with self._autocast():
+                logits = self.discriminator(images[other])
+            terms["adversarial"] = losses.adversarial(logits.float())
+        return terms
+
+    def _discriminator_step(self, real: torch.Tensor, fake: torch.Tensor) -> float:
+        discriminator = self.discriminator
+        assert discriminator is not None
+        penalise = self.step // 2 % self.config.r1_interval == 0
+        discriminator.requires_grad_(True)
+        # The penalty needs second gradients, which reduced precision spoils
+        with nullcontext() if penalise else self._autocast():
+            real = real.detach().requires_grad_(penalise)
+            real_logits = discriminator(real).float()
+            loss = losses.discriminator(real_logits, discriminator(fake).float())
+            if penalise:
+                loss = loss + losses.r1_penalty(real_logits, real, self.config.r1_gamma) * self.config.r1_interval
+        self.d_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.d_optimizer.step()
+        discriminator.requires_grad_(False)
+        return loss.item()
+
+    def _average(self) -> None:
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, now in zip(self.ema.parameters(), self.net.parameters(), strict=True):
+                mean.lerp_(now, 1 - decay)
+
+    # ---- scores, pictures, state -------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def score(self) -> dict[str, float]:
+        """Agreement and reconstruction of the averaged network on held-out samples."""
+        batch = sample_batch(self.split, self.proxy, VALIDATION_SEEDS, self.config.psi)
+        mask = one_hot(batch.labels, self.proxy.K)
+        stats = {}
+        for name, shift in (("self", 0), ("cross", 1)):
+            target = batch.labels.roll(shift, 0)
+            target_mask = mask.roll(shift, 0)
+            moved = self.ema(batch.feature_map, batch.skip, mask, target_mask)
+            agree = (self.proxy.labels(moved.feature_map) == target).float()
+            reachable = losses.cells_reachable(mask, target_mask)
+            stats[f"score/agreement_{name}"] = agree[reachable].mean().item()
+            if name == "self":
+                image = self.split.g2(moved.feature_map, moved.skip, batch.ws).clamp(-1, 1)
+                error = (image - batch.image.clamp(-1, 1)).square().mean(dim=[1, 2, 3]) / 4
+                stats["score/psnr_self"] = (-10 * error.log10()).mean().item()
+        return stats
+
+    @torch.inference_mode()
+    def grid(self, columns: int = 10) -> torch.Tensor:
+        """Rows source, layout donor, target mask, reached mask, result, own mask again; ``[3, H, W]`` in [0, 1]."""
+        batch = sample_batch(self.split, self.proxy, VALIDATION_SEEDS[:columns], self.config.psi)
+        mask = one_hot(batch.labels, self.proxy.K)
+        moved = self.ema(batch.feature_map, batch.skip, mask, mask.roll(1, 0))
+        own = self.ema(batch.feature_map, batch.skip, mask, mask)
+        colours = torch.from_numpy(palette(self.proxy.K)).float() / 127.5 - 1
+
+        def painted(labels: torch.Tensor) -> torch.Tensor:
+            return F.interpolate(colours[labels.cpu()].permute(0, 3, 1, 2), size=batch.image.shape[2:])
+
+        reached = self.proxy.labels(moved.feature_map)
+        rows = [
+            batch.image,
+            batch.image.roll(1, 0),
+            painted(batch.labels.roll(1, 0)),
+            painted(reached),
+            self.split.g2(moved.feature_map, moved.skip, batch.ws),
+            self.split.g2(own.feature_map, own.skip, batch.ws),
+        ]
+        return torch.cat([torch.cat(list(row.cpu()), dim=2) for row in rows], dim=1).clamp(-1, 1) / 2 + 0.5
+
+    def _parts(self) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
+        modules: dict[str, nn.Module] = {"net": self.net, "ema": self.ema}
+        optimizers: dict[str, torch.optim.Optimizer] = {"net": self.optimizer}
+        if self.discriminator is not None:
+            modules["discriminator"] = self.discriminator
+            optimizers["discriminator"] = self.d_optimizer
+        return modules, optimizers
+
+    def save(self, run: Path) -> None:
+        """Write the checkpoint of the run."""
+        save_checkpoint(run, *self._parts(), asdict(self.config), {"step": self.step, "seconds": self.seconds})
+
+    def resume(self, run: Path) -> None:
+        """Go on from the checkpoint in the run folder, if there is one."""
+        progress = load_checkpoint(run, *self._parts(), asdict(self.config))
+        if progress is not None:
+            self.step, self.seconds = progress["step"], progress["seconds"]
+
+
+def train_rearranger(
+    split: SplitGenerator,
+    proxy: ProxyClusters,
+    discriminator: Discriminator | None,
+    config: RearrangerConfig,
+    run: Path,
+) -> tuple[Rearranger, dict[str, float]]:
+    """Train, or go on with, the run in the folder ``run``; returns the averaged network and its scores.
+
+    The folder gets ``checkpoint.safetensors`` (to resume), ``stats.jsonl``, and TensorBoard events with every loss term
+    and image grids. Raises InputError when the folder holds a run with other settings, or when training diverges.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    training = RearrangerTraining(split, proxy, discriminator, config)
+    training.resume(run)
+    run.mkdir(parents=True, exist_ok=True)
+    writer = SummaryWriter(str(run), purge_step=training.step)
+    bar = tqdm(total=config.steps, initial=training.step, desc="rearranger", unit="step", dynamic_ncols=True)
+    stats: dict[str, float] = {}
+    while training.step < config.steps:
+        started = time.monotonic()
+        stats = training.train_step()
+        training.seconds += time.monotonic() - started
+        bar.update()
+        if training.step % 20 == 0:
+            for name, value in stats.items():
+                writer.add_scalar(name, value, training.step)
+        if training.step % config.save_every == 0 or training.step == config.steps:
+            stats |= training.score() | {"minutes": training.seconds / 60, "step": training.step}
+            for name, value in stats.items():
+                writer.add_scalar(name, value, training.step)
+            writer.add_image("samples", training.grid(), training.step)
+            with open(run / "stats.jsonl", "a", encoding="utf-8") as log:
+                log.write(json.dumps({k: round(v, 5) for k, v in stats.items()}) + "\n")
+            training.save(run)
+            scores = (stats["score/agreement_cross"], stats["score/agreement_self"], stats["score/psnr_self"])
+            bar.set_postfix_str("agreement {:.3f}, own {:.3f}, psnr {:.1f}".format(*scores))
+    bar.close()
+    writer.close()
+    final = training.score() | {"minutes": training.seconds / 60}
+    return training.ema, final

@@ -1,0 +1,344 @@
+"""Train a U-Net to read part masks off pictures, from the renderer's true masks.
+
+Two roles, trained on disjoint pictures from different seeds, so that a result is never judged by the network that
+helped to make it: the *segmenter* labels the generator's samples when mappers are trained, the *judge* only evaluates.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from sis_rearrange.domains import SPLITS, Domain, get_domain, render_many
+from sis_rearrange.errors import InputError, nearest
+from sis_rearrange.images import write_bytes, write_text
+from sis_rearrange.metrics import class_iou, confusion, miou, pixel_accuracy
+from sis_rearrange.tensors import assert_shape, from_uint8
+from sis_rearrange.unet import UNet
+from sis_rearrange.weights import encode_weights, read_weights, write_weights
+
+# Halves of the training split, and seeds, per role.
+ROLES: dict[str, tuple[range, int]] = {
+    "judge": (SPLITS["train"][:500_000], 1),
+    "segmenter": (SPLITS["train"][500_000:], 2),
+}
+_DICE_SMOOTHING = 32.0  # pixels; keeps the dice of a class that a batch hardly holds from swinging between 0 and 1
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training picture. Strengths are the ends of uniform ranges, for images in [-1, 1]."""
+
+    hue: float = 0.0             # turn of the colour circle, in turns
+    contrast: float = 0.0        # gain per image and channel, 1 +- this
+    brightness: float = 0.0      # offset per image and channel
+    blur: float = 0.0            # share of a 3x3 binomial blur; the same range sharpens half as strongly
+    noise: float = 0.0           # standard deviation of pixel noise, drawn per image up to this
+
+
+# The segmenter reads generated pictures, whose colours bleed and whose edges wobble; the judge should stay exact.
+AUGMENTATIONS = {
+    "judge": Augmentation(hue=0.03, contrast=0.08, brightness=0.05, blur=0.2, noise=0.02),
+    "segmenter": Augmentation(hue=0.10, contrast=0.20, brightness=0.15, blur=0.8, noise=0.08),
+}
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Settings of one training. ``resolution`` must be divisible by 2**(len(widths) - 1)."""
+
+    resolution: int = 64                                 # pixels per side
+    images: int = 16_000                                 # rendered training pictures
+    steps: int = 3_000                                   # optimiser steps
+    batch: int = 32                                      # pictures per step
+    lr: float = 4e-3                                     # peak learning rate of AdamW, reached after 10 % of the steps
+    weight_decay: float = 1e-2
+    dice: float = 1.0                                    # weight of the soft-dice term; 0 switches it off
+    widths: tuple[int, ...] = (16, 32, 64, 96, 128)      # of the U-Net
+    bfloat16: bool = True                                # about twice as fast on CPUs that have it; off elsewhere
+    validation: int = 1_000                              # pictures of the val split scored at the end
+    evaluate_every: int = 500                            # steps between scores on the first 128 of them
+    save_every: float = 60.0                             # seconds between checkpoints
+
+    def __post_init__(self) -> None:
+        if self.resolution % 2 ** (len(self.widths) - 1):
+            raise InputError(f"resolution {self.resolution} must be divisible by {2 ** (len(self.widths) - 1)} "
+                             f"for {len(self.widths)} widths")
+        if self.batch < 1 or self.images < self.batch or self.steps < 1:
+            raise InputError(f"need steps >= 1 and images >= batch >= 1, got steps {self.steps}, "
+                             f"images {self.images}, batch {self.batch}")
+        if not 1 <= self.validation <= len(SPLITS["val"]):
+            raise InputError(f"validation must be 1..{len(SPLITS['val'])} pictures, got {self.validation}")
+
+
+@dataclass(frozen=True)
+class Renders:
+    """Rendered pictures uint8 ``[N, r, r, 3]`` and their true masks uint8 ``[N, r, r]``."""
+
+    pictures: np.ndarray
+    masks: np.ndarray
+
+
+# ---- data ------------------------------------------------------------------------------------------------------
+
+def cached_renders(domain: Domain, indices: range, resolution: int, path: Path, workers: int = 2) -> Renders:
+    """Render ``indices``, or read them from the .npz at ``path`` where an earlier run left the very same pictures."""
+    asked = np.array([indices.start, indices.stop, indices.step, resolution])
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as stored:
+            if str(stored["domain"]) == domain.name and np.array_equal(stored["asked"], asked):
+                return Renders(stored["pictures"], stored["masks"])
+    pictures, masks = render_many(domain, indices, resolution, workers, progress=f"rendering {domain.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, domain=domain.name, asked=asked, pictures=pictures, masks=masks)
+    partial.replace(path)
+    return Renders(pictures, masks)
+
+
+def augment(images: torch.Tensor, strength: Augmentation, generator: torch.Generator) -> torch.Tensor:
+    """Colour changes, blur and noise of images ``[N, 3, H, W]`` in [-1, 1]; the result stays in that range."""
+    assert_shape(images, [None, 3, None, None])
+    n = images.shape[0]
+
+    def uniform(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator) * 2 - 1
+
+    turn = hue_rotation(uniform(n) * strength.hue)
+    gain = 1 + uniform(n, 1, 3) * 0.5 * strength.contrast + uniform(n, 1, 1) * 0.5 * strength.contrast
+    offset = (uniform(n, 3, 1, 1) + uniform(n, 1, 1, 1)) * 0.5 * strength.brightness
+    images = torch.einsum("nij,njhw->nihw", turn * gain, images) + offset
+    if strength.blur:
+        amount = (uniform(n, 1, 1, 1) * 0.75 + 0.25) * strength.blur
+        images = images + amount * (binomial_blur(images) - images)
+    if strength.noise:
+        sigma = torch.rand(n, 1, 1, 1, generator=generator) * strength.noise
+        images = images + sigma * torch.randn(images.shape, generator=generator)
+    return images.clamp(-1, 1)
+
+
+def hue_rotation(turns: torch.Tensor) -> torch.Tensor:
+    """Rotations about the grey axis of RGB space, ``[N, 3, 3]`` for ``turns [N]`` (1 is a full circle)."""
+    angle = turns * 2 * math.pi
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    third = torch.full((1, 3, 3), 1 / 3)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]])[None] / math.sqrt(3)
+    return cos * torch.eye(3)[None] + (1 - cos) * third + sin * cross  # Rodrigues
+
+
+def binomial_blur(images: torch.Tensor) -> torch.Tensor:
+    """3x3 blur with weights (1, 2, 1) x (1, 2, 1) / 16, edges repeated; ``[N, C, H, W]`` to the same shape."""
+    kernel = torch.tensor([1.0, 2, 1])
+    kernel = (torch.outer(kernel, kernel) / 16).expand(images.shape[1], 1, 3, 3)
+    return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernel, groups=images.shape[1])
+
+
+def batches(
+    data: Renders, config: SegmenterConfig, augmentation: Augmentation, seed: int, start: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(images ``[B, 3, r, r]`` in [-1, 1], labels int64 ``[B, r, r]``) for steps ``start``, ``start + 1``, ...
+
+    What a step sees depends on the seed and its number alone, so a resumed training goes on as if never stopped.
+    """
+    per_epoch = config.images // config.batch
+    for step in range(start, config.steps):
+        order = np.random.default_rng([seed, 0, step // per_epoch]).permutation(config.images)
+        at = step % per_epoch * config.batch
+        chosen = np.sort(order[at : at + config.batch])
+        images, labels = from_uint8(data.pictures[chosen]), torch.from_numpy(data.masks[chosen]).long()
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        mirrored = torch.rand(config.batch, generator=generator) < 0.5
+        images[mirrored], labels[mirrored] = images[mirrored].flip(3), labels[mirrored].flip(2)
+        yield augment(images, augmentation, generator), labels
+
+
+# ---- loss ------------------------------------------------------------------------------------------------------
+
+def class_weights(masks: np.ndarray, num_classes: int) -> torch.Tensor:
+    """Weights ~ 1/sqrt(frequency), float32 ``[K]``, at most 5, averaging 1 over the pixels of ``masks``."""
+    frequency = np.bincount(masks.ravel(), minlength=num_classes) / masks.size
+    weights = 1 / np.sqrt(np.maximum(frequency, 1e-4))
+    weights = np.minimum(weights / (weights * frequency).sum(), 5.0)
+    return torch.from_numpy(weights / (weights * frequency).sum()).float()
+
+
+def soft_dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """1 - mean dice over classes, each pooled over the batch; logits ``[N, K, H, W]``, labels int64 ``[N, H, W]``."""
+    probabilities = logits.softmax(1)
+    target = F.one_hot(labels, logits.shape[1]).permute(0, 3, 1, 2)
+    overlap = (probabilities * target).sum((0, 2, 3))
+    total = probabilities.sum((0, 2, 3)) + target.sum((0, 2, 3))
+    return 1 - ((2 * overlap + _DICE_SMOOTHING) / (total + _DICE_SMOOTHING)).mean()
+
+
+# ---- training --------------------------------------------------------------------------------------------------
+
+@torch.no_grad()
+def score(network: UNet, data: Renders, classes: tuple[str, ...], batch: int = 50) -> dict[str, Any]:
+    """Scores against true masks: ``miou``, ``accuracy``, ``iou`` (by class name), ``images``; network in eval mode."""
+    network.eval()
+    matrix = torch.zeros(len(classes), len(classes), dtype=torch.int64)
+    for at in range(0, len(data.pictures), batch):
+        predicted = network(from_uint8(data.pictures[at : at + batch])).argmax(1)
+        matrix += confusion(predicted, torch.from_numpy(data.masks[at : at + batch]), len(classes))
+    per_class = {name: round(value, 4) for name, value in zip(classes, class_iou(matrix).tolist(), strict=True)
+                 if not math.isnan(value)}
+    return {"miou": round(miou(matrix), 4), "accuracy": round(pixel_accuracy(matrix), 4), "iou": per_class,
+            "images": len(data.pictures)}
+
+
+class _State:
+    """Network, optimiser and progress of a training, and the checkpoint that resumes it."""
+
+    def __init__(self, config: SegmenterConfig, num_classes: int, seed: int, path: Path) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = UNet(3, num_classes, config.widths).to(memory_format=torch.channels_last)
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.config, self.path = config, path
+        self.step, self.seconds = 0, 0.0
+
+    def _settings(self) -> dict[str, Any]:
+        return json.loads(json.dumps(asdict(self.config)))
+
+    def save(self) -> None:
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        for number, slots in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{slot}": value for slot, value in slots.items()}
+        progress = {"step": self.step, "seconds": self.seconds, "settings": self._settings()}
+        write_bytes(self.path, encode_weights(tensors, progress, half=False))
+
+    def resume(self) -> bool:
+        """Continue from the checkpoint if there is one. InputError if it belongs to a training with other settings."""
+        if not self.path.is_file():
+            return False
+        progress, tensors = read_weights(self.path)
+        if progress.get("settings") != self._settings():
+            raise InputError(f"{self.path}: a training with other settings; remove it or name another output folder")
+        self.network.load_state_dict(
+            {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")})
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimiser."):
+                _, number, slot = name.split(".")
+                state.setdefault(int(number), {})[slot] = value
+        whole = self.optimiser.state_dict()
+        self.optimiser.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+        self.step, self.seconds = int(progress["step"]), float(progress["seconds"])
+        return True
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear rise over the first 10 % of the steps, then half a cosine down to 0."""
+    rise = max(1, steps // 10)
+    if step < rise:
+        return peak * (step + 1) / rise
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def train_segmenter(
+    domain: str | Domain,
+    out: str | Path,
+    role: str,
+    config: SegmenterConfig | None = None,
+    workers: int = 2,
+) -> Path:
+    """Train and score the U-Net of a role; returns the weight file ``out/<role>.safetensors`` (fp16).
+
+    ``out`` also gets ``checkpoint.safetensors`` (to resume: run the same call again), the cached renders, and
+    ``metrics.jsonl`` (one line per evaluation). The weight file's config holds the U-Net's arguments, role, classes,
+    resolution, held-out metrics and training settings. Raises InputError for an unknown domain or role, or when
+    ``out`` holds a training with other settings.
+    """
+    if role not in ROLES:
+        raise InputError(f"unknown role '{role}'{nearest(role, ROLES)} (known: {', '.join(ROLES)})")
+    domain = get_domain(domain) if isinstance(domain, str) else domain
+    config, out = config or SegmenterConfig(), Path(out)
+    indices, seed = ROLES[role]
+    if config.images > len(indices):
+        raise InputError(f"the {role} has {len(indices):,} training pictures, {config.images:,} were asked for")
+
+    state = _State(config, len(domain.classes), seed, out / "checkpoint.safetensors")
+    resumed = state.resume()
+    # The cache remembers what it holds, so it may outlive a change of settings.
+    data = cached_renders(domain, indices[: config.images], config.resolution, out / "train.npz", workers)
+    held_out = cached_renders(domain, SPLITS["val"][: config.validation], config.resolution, out / "val.npz", workers)
+
+    log = out / "metrics.jsonl"
+    lines = log.read_text("utf-8").splitlines() if resumed and log.is_file() else []
+    _optimise(state, data, held_out, domain, role, lines, log)
+
+    written = out / f"{role}.safetensors"
+    description = {
+        "kind": "unet",
+        **state.network.config,
+        "role": role,
+        "classes": list(domain.classes),
+        "resolution": config.resolution,
+        "training": {
+            **asdict(config),
+            "domain": domain.name,
+            "indices": [indices.start, indices.start + config.images],
+            "seed": seed,
+            "augmentation": asdict(AUGMENTATIONS[role]),
+            "seconds": round(state.seconds),
+            "threads": torch.get_num_threads(),
+        },
+    }
+    # Score what users get, half precision and all: write, read back, then write again with the scores inside.
+    write_weights(written, state.network.state_dict(), description)
+    network = UNet(**state.network.config)
+    network.load_state_dict(read_weights(written)[1])
+    description["metrics"] = {"split": "val", **score(network, held_out, domain.classes)}
+    write_weights(written, state.network.state_dict(), description)
+    lines.append(json.dumps({"step": state.step, "final": True, **description["metrics"]}))
+    write_text(log, "\n".join(lines) + "\n")
+    return written
+
+
+def _optimise(
+    state: _State, data: Renders, held_out: Renders, domain: Domain, role: str, lines: list[str], log: Path
+) -> None:
+    """Run the remaining steps; appends one JSON line per evaluation to ``lines`` and rewrites ``log`` with them."""
+    config = state.config
+    weights = class_weights(data.masks, len(domain.classes))
+    glimpse = Renders(held_out.pictures[:128], held_out.masks[:128])
+    saved = clock = time.monotonic()
+    bar = tqdm(total=config.steps, initial=state.step, desc=f"training {role}", unit="step", mininterval=5)
+    for images, labels in batches(data, config, AUGMENTATIONS[role], ROLES[role][1], state.step):
+        # One step
+        state.network.train()
+        for group in state.optimiser.param_groups:
+            group["lr"] = learning_rate(state.step, config.steps, config.lr)
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+            logits = state.network(images.contiguous(memory_format=torch.channels_last))
+        logits = logits.float()
+        loss = F.cross_entropy(logits, labels, weights) + config.dice * soft_dice_loss(logits, labels)
+        state.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        state.optimiser.step()
+        state.step += 1
+        now = time.monotonic()
+        state.seconds, clock = state.seconds + now - clock, now
+
+        # Evaluation and checkpoint
+        bar.update()
+        if state.step % config.evaluate_every == 0 and state.step < config.steps:
+            scores = score(state.network, glimpse, domain.classes)
+            lines.append(json.dumps({"step": state.step, "loss": round(loss.item(), 4), **scores}))
+            write_text(log, "\n".join(lines) + "\n")
+            bar.write(lines[-1])
+        if now - saved > config.save_every or state.step == config.steps:
+            state.save()
+            saved = now
+    bar.close()
