@@ -31,12 +31,16 @@ def image_reconstruction(image: torch.Tensor, original: torch.Tensor) -> torch.T
     return F.l1_loss(image, original)
 
 
-def proxy_agreement(logits: torch.Tensor, target: torch.Tensor, relax: int = 0) -> torch.Tensor:
+def proxy_agreement(logits: torch.Tensor, target: torch.Tensor, relax: int = 0, sharpness: float = 1.0) -> torch.Tensor:
     """Cross-entropy of soft cluster assignments ``[N, K, h, w]`` with target labels ``[N, h, w]``.
+
+    ``sharpness`` multiplies the logits. At 1 even real features pay, and features that please the loss leave the
+    natural ones for the centroid itself; sharper, the loss is content once the right centroid is clearly the nearest.
 
     With ``relax`` > 0 a cell may also take a class that the target has within so many cells: region borders are
     forgiven (relaxed masking).
     """
+    logits = logits * sharpness
     if relax == 0:
         return F.cross_entropy(logits, target)
     allowed = F.max_pool2d(one_hot(target, logits.shape[1]), 2 * relax + 1, stride=1, padding=relax)
@@ -79,9 +83,10 @@ def adversarial(fake_logits: torch.Tensor) -> torch.Tensor:
     return F.softplus(-fake_logits).mean()
 
 
-def discriminator(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> torch.Tensor:
-    """Logistic discriminator loss."""
-    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+def discriminator(real_logits: torch.Tensor, *fake_logits: torch.Tensor) -> torch.Tensor:
+    """Logistic discriminator loss; several kinds of fakes share the weight of one."""
+    fakes = torch.stack([F.softplus(logits).mean() for logits in fake_logits])
+    return F.softplus(-real_logits).mean() + fakes.mean()
 
 
 def r1_penalty(real_logits: torch.Tensor, real_images: torch.Tensor, gamma: float) -> torch.Tensor:

@@ -23,6 +23,7 @@ from sis_rearrange.tensors import assert_shape, cell_grid
 
 SKIP_CHANNELS = 3
 POSITION_CHANNELS = 14
+REFINE_DEPTH = 2  # convolutions between the first and the last of the refinement
 
 
 class Rearranged(NamedTuple):
@@ -104,7 +105,8 @@ class Rearranger(nn.Module):
             last = nn.Conv2d(refine_width, channels + SKIP_CHANNELS, 3, padding=1)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
-            self.refinement = nn.Sequential(_conv(inputs, refine_width), _conv(refine_width, refine_width), last)
+            middle = [_conv(refine_width, refine_width) for _ in range(REFINE_DEPTH)]
+            self.refinement = nn.Sequential(_conv(inputs, refine_width), *middle, last)
         nn.init.zeros_(self.feature_key.weight)
         nn.init.zeros_(self.feature_key.bias)
 
@@ -115,7 +117,8 @@ class Rearranger(nn.Module):
     def encode(self, mask: torch.Tensor) -> torch.Tensor:
         """Vectors ``[N, width, r, r]`` of a one-hot proxy mask ``[N, K, r, r]``; reusable for any number of pairs."""
         assert_shape(mask, [None, self.K, self.resolution, self.resolution])
-        return self.encoder(mask)
+        # Centred over the cells: what all cells share says nothing about which is which, and would fill the cosine
+        return F.instance_norm(self.encoder(mask))
 
     def forward(
         self,

@@ -354,10 +354,12 @@ class DiscriminatorBlock(nn.Module):
         self.conv1 = Conv2dLayer(tmp_channels, out_channels, 3, activation="lrelu", down=2)
         self.skip = Conv2dLayer(tmp_channels, out_channels, 1, bias=False, down=2)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images or features ``[N, C, H, W]`` to features ``[N, out, H/2, W/2]``."""
+    def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
+        """Images or features ``[N, C, H, W]`` to features ``[N, out, H/2, W/2]``; ``added`` joins after fromrgb."""
         if hasattr(self, "fromrgb"):
             x = self.fromrgb(x)
+        if added is not None:
+            x = x + added
         y = self.skip(x, gain=math.sqrt(0.5))
         return y + self.conv1(self.conv0(x), gain=math.sqrt(0.5))
 
@@ -421,10 +423,16 @@ class Discriminator(nn.Module):
         if c_dim > 0:
             self.mapping = MappingNetwork(0, c_dim, top, num_ws=None, track_average=False)
 
-    def forward(self, images: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits ``[N, 1]`` of images ``[N, 3, H, W]`` in [-1, 1]; larger means more real."""
+    def forward(
+        self, images: torch.Tensor, c: torch.Tensor | None = None, added: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits ``[N, 1]`` of images ``[N, 3, H, W]`` in [-1, 1]; larger means more real.
+
+        ``added``: features ``[N, C, H, W]`` to add to what the first block reads off the image; for conditions.
+        """
         assert_shape(images, [None, None, self.img_resolution, self.img_resolution])
         x = images
         for resolution in self.block_resolutions:
-            x = getattr(self, f"b{resolution}")(x)
+            x = getattr(self, f"b{resolution}")(x, added)
+            added = None
         return self.b4(x, self.mapping(None, c) if self.c_dim > 0 else None)

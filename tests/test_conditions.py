@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from sis_rearrange.conditions import CONDITIONS, Palette, Scribble, Segmentation, Sketch, as_palette, get_condition
+from sis_rearrange.conditions.base import coverage
 from sis_rearrange.conditions.strokes import plan
 from sis_rearrange.errors import InputError
 from sis_rearrange.tensors import from_uint8
@@ -228,6 +229,14 @@ def test_segmentation_averages_cover_not_labels() -> None:
     x, _ = Segmentation(PALETTE).read(Image.fromarray(labels), 32)
     assert x[0, :, 5, 0].tolist() == [0, 0.5, 0, 0.5]
     assert torch.allclose(x.sum(1), torch.ones(1, 32, 32))
+
+
+def test_coverage_of_whole_and_fractional_cells_agree() -> None:
+    labels = head(256)[1][None]
+    planes = torch.stack([torch.from_numpy(labels == k) for k in range(K)], dim=1).float()
+    for resolution in (64, 60):
+        expected = torch.nn.functional.interpolate(planes, size=(resolution, resolution), mode="area")
+        assert torch.allclose(coverage(labels, K, resolution), expected, atol=1e-6)
 
 
 def test_segmentation_any_size_gives_the_same_layout() -> None:

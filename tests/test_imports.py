@@ -22,9 +22,9 @@ RANKS = {
     **dict.fromkeys(["proxy"], 5),
     **dict.fromkeys(["rearranger"], 6),
     **dict.fromkeys(["mapper", "conditions", "pack_files"], 7),
-    **dict.fromkeys(["pack", "losses"], 8),
+    **dict.fromkeys(["pack", "losses", "critic"], 8),
     **dict.fromkeys(["synthesis"], 9),
-    **dict.fromkeys(["training", "evaluation"], 10),
+    **dict.fromkeys(["training", "evaluation", "demo", "sheets"], 10),
     **dict.fromkeys(["cli"], 12),
     "__init__": 11,  # the facade: not for the modules behind it, but for __version__
 }

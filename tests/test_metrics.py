@@ -1,13 +1,14 @@
-"""Scores of label maps: values worked out by hand, and the direction of every metric."""
+"""Scores: values worked out by hand, and the direction of every metric."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from sis_rearrange.metrics import class_iou, confusion, miou, pixel_accuracy
+from sis_rearrange.metrics import class_iou, confusion, frechet_distance, miou, pixel_accuracy, psnr
 
 TRUE = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]])
 
@@ -65,3 +66,51 @@ def test_nothing_to_score_is_nan():
 def test_wrong_input_is_refused(predicted):
     with pytest.raises(ValueError, match="shapes|labels"):
         confusion(predicted, TRUE, 3)
+
+
+def test_psnr_by_hand_and_per_picture():
+    black = torch.zeros(3, 3, 4, 4)
+    other = torch.stack([torch.full((3, 4, 4), level) for level in (0.0, 0.1, 1.0)])
+    assert psnr(other, black).tolist() == pytest.approx([100, 20, 0], abs=1e-4)
+    with pytest.raises(ValueError, match="shapes"):
+        psnr(black, black[:1])
+
+
+def gaussian(mean: float, scale: float, count: int = 4000, seed: int = 0) -> np.ndarray:
+    """Features [count, 3], independent."""
+    return mean + scale * np.random.default_rng(seed).standard_normal((count, 3))
+
+
+def test_frechet_distance_of_equal_sets_is_zero_whatever_their_order_and_rank():
+    a = gaussian(1, 2)
+    assert frechet_distance(a, a[::-1].astype(np.float32)) == pytest.approx(0, abs=1e-5)
+    flat = np.concatenate([a, a[:, :1]], axis=1)  # a singular covariance
+    assert frechet_distance(flat, flat) == pytest.approx(0, abs=1e-5)
+    assert frechet_distance(a[:2], a[:2]) == pytest.approx(0, abs=1e-5)
+
+
+def test_frechet_distance_by_hand():
+    a = gaussian(0, 1)
+    assert frechet_distance(a, a + 2) == pytest.approx(12)  # three means off by 2
+    assert frechet_distance(a, 3 * (a - a.mean(0)) + a.mean(0)) == pytest.approx(4 * np.trace(np.cov(a.T)))
+    matrix = np.random.default_rng(1).standard_normal((3, 3))
+    from scipy.linalg import sqrtm
+
+    b = a @ matrix
+    root = sqrtm(np.cov(a.T) @ np.cov(b.T)).real
+    shift = a.mean(0) - b.mean(0)
+    expected = shift @ shift + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(expected) == frechet_distance(b, a)
+
+
+def test_direction_frechet_distance_grows_with_shift_and_spread():
+    a = gaussian(0, 1)
+    shifted = [frechet_distance(a, gaussian(mean, 1, seed=1)) for mean in (0, 0.2, 1, 3)]
+    spread = [frechet_distance(a, gaussian(0, scale, seed=1)) for scale in (1, 1.5, 3)]
+    assert shifted == sorted(shifted) and spread == sorted(spread) and shifted[0] < 0.01 < shifted[1]
+
+
+@pytest.mark.parametrize("b", [np.zeros((5, 2)), np.zeros((1, 3)), np.zeros(5)])
+def test_frechet_distance_refuses_sets_it_cannot_compare(b: np.ndarray):
+    with pytest.raises(ValueError, match="features"):
+        frechet_distance(gaussian(0, 1, 5), b)

@@ -62,11 +62,14 @@ def coverage(labels: np.ndarray, classes: int, resolution: int) -> torch.Tensor:
 
     Each class is averaged by itself, so labels never blend into other labels; sums to 1 over classes.
     """
-    planes = torch.zeros(labels.shape[0], classes, *labels.shape[1:])
-    planes.scatter_(1, torch.from_numpy(labels.astype(np.int64))[:, None], 1.0)
-    side = labels.shape[-1]
-    if side % resolution == 0:  # the same average, three times as fast
-        return F.avg_pool2d(planes, side // resolution)
+    values = torch.from_numpy(labels.astype(np.int64))
+    N, side = values.shape[0], values.shape[-1]
+    f = side // resolution
+    if f * resolution == side:  # count the f x f pixels of each cell, without full-size planes in between
+        cells = values.view(N, resolution, f, resolution, f).permute(0, 2, 4, 1, 3).reshape(N, f * f, resolution, -1)
+        shares = torch.full(cells.shape, 1 / f**2)
+        return torch.zeros(N, classes, resolution, resolution).scatter_add_(1, cells, shares)
+    planes = torch.zeros(N, classes, side, side).scatter_(1, values[:, None], 1.0)
     return F.interpolate(planes, size=(resolution, resolution), mode="area")
 
 

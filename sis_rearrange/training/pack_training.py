@@ -14,10 +14,12 @@ import torch
 from tqdm import tqdm
 
 from sis_rearrange import __version__
+from sis_rearrange.conditions import get_condition
 from sis_rearrange.errors import InputError
 from sis_rearrange.features import SplitGenerator
-from sis_rearrange.pack import DISCRIMINATOR, PROXY, REARRANGER, Pack, load_pack, write_component
+from sis_rearrange.pack import DISCRIMINATOR, PROXY, REARRANGER, Pack, load_pack, mapper_file, write_component
 from sis_rearrange.proxy import fit_proxy
+from sis_rearrange.training.mapper import MapperConfig, train_mapper
 from sis_rearrange.training.rearranger import TRAIN_SEEDS, RearrangerConfig, train_rearranger
 
 PROXY_SEEDS = range(TRAIN_SEEDS - 100_000, TRAIN_SEEDS)  # samples the clusters are fitted on; never evaluated
@@ -82,4 +84,24 @@ def train_pack_rearranger(
         config=json.loads(json.dumps(asdict(config))), scores={k: round(v, 4) for k, v in scores.items()}
     )
     write_component(pack.path, REARRANGER, net.state_dict(), {"kind": "rearranger", "args": net.config}, facts)
+    return scores
+
+
+def train_pack_mapper(pack_path: str, run: Path, config: MapperConfig, device: str = "cpu") -> dict[str, float]:
+    """Train the mapper of one condition for a pack and write it into the pack; returns the scores.
+
+    Raises InputError where the pack lacks proxy clusters, or a segmenter that the condition needs.
+    """
+    pack = load_pack(pack_path)
+    proxy = copy.deepcopy(pack.proxy()).to(device)
+    split = SplitGenerator(copy.deepcopy(pack.generator()).to(device), proxy.resolution)
+    condition = get_condition(config.condition, pack.palette())
+    segmenter = copy.deepcopy(pack.segmenter()).to(device) if condition.needs_labels else None
+    net, scores = train_mapper(split, proxy, condition, segmenter, config, run)
+    facts = provenance(
+        config=json.loads(json.dumps(asdict(config))), scores={k: round(v, 4) for k, v in scores.items()}
+    )
+    write_component(
+        pack.path, mapper_file(config.condition), net.state_dict(), {"kind": "mapper", "args": net.config}, facts
+    )
     return scores

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from sis_rearrange import losses
+from sis_rearrange.critic import Critic
 from sis_rearrange.errors import InputError
 from sis_rearrange.features import SplitGenerator, sample_ws
 from sis_rearrange.proxy import ProxyClusters, palette
@@ -39,10 +40,10 @@ class LossWeights:
 
     self_feature: float = 4.0  # own mask: L1 of features, in standard deviations
     self_image: float = 10.0  # own mask: L1 of images
-    agreement: float = 2.0  # both masks: cross-entropy of the soft assignment with the target mask
+    agreement: float = 1.0  # both masks: cross-entropy of the soft assignment with the target mask
     attention: float = 0.5  # both masks: -log attention mass on the asked class
     style: float = 4.0  # other mask: per-class means and spreads of features and skip image
-    adversarial: float = 0.4  # other mask: fool the generator's own discriminator
+    adversarial: float = 1.0  # other mask: fool the generator's own discriminator, which sees the mask too
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class RearrangerConfig:
     d_lr: float = 5e-4  # of the discriminator
     psi: float = 0.9  # truncation of the samples
     relax: int = 0  # cells forgiven at region borders
-    adversarial_after: float = 2.0  # kimg before the adversarial term starts
+    sharpness: float = 4.0  # of the cross-entropy; see losses.proxy_agreement
+    adversarial_after: float = 1.0  # kimg before the adversarial term starts
     r1_gamma: float = 0.1
     r1_interval: int = 16  # discriminator updates between R1 penalties
     ema: float = 0.998  # decay per step of the averaged weights that are shipped
@@ -114,10 +116,10 @@ class RearrangerTraining:
         self.net.to(proxy.centroids.device)
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=config.lr, betas=(0.5, 0.99))
-        self.discriminator = None
+        self.critic: Critic | None = None
         if discriminator is not None and config.weights.adversarial > 0:
-            self.discriminator = copy.deepcopy(discriminator).train().requires_grad_(False)
-            self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=config.d_lr, betas=(0.0, 0.99))
+            self.critic = Critic(discriminator, proxy.K).to(proxy.centroids.device).requires_grad_(False)
+            self.d_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.d_lr, betas=(0.0, 0.99))
         self.step = 0
         self.seconds = 0.0  # spent training, over all resumes
 
@@ -131,7 +133,7 @@ class RearrangerTraining:
         progress = self.step / self.config.steps
         factor = min(1.0, (self.step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
         self.optimizer.param_groups[0]["lr"] = self.config.lr * factor
-        if self.discriminator is not None:
+        if self.critic is not None:
             self.d_optimizer.param_groups[0]["lr"] = self.config.d_lr * max(factor, 0.1)
 
     def train_step(self) -> dict[str, float]:
@@ -155,7 +157,7 @@ class RearrangerTraining:
         stats["loss/total"] = total.item()
         stats["grad_norm"] = norm.item()
         if "adversarial" in terms and self.step % 2 == 0:
-            stats["loss/discriminator"] = self._discriminator_step(batch.image, images[config.batch :].detach())
+            stats["loss/discriminator"] = self._critic_step(batch, images[config.batch :].detach())
         self.step += 1
         return stats
 
@@ -192,7 +194,7 @@ class RearrangerTraining:
             terms["self_image"] = losses.image_reconstruction(images[own], batch.image)
         if weights.agreement:
             logits = self.proxy.logits(moved.feature_map)
-            terms["agreement"] = losses.proxy_agreement(logits, target, self.config.relax)
+            terms["agreement"] = losses.proxy_agreement(logits, target, self.config.relax, self.config.sharpness)
         if weights.attention:
             reachable = losses.cells_reachable(torch.cat([source_mask, source_mask]), target_mask)
             terms["attention"] = losses.attention_mass(moved.class_mass, reachable)
@@ -200,28 +202,31 @@ class RearrangerTraining:
             new = torch.cat([moved.feature_map[other], moved.skip[other]], dim=1) / scale
             old = torch.cat([batch.feature_map, batch.skip], dim=1) / scale
             terms["style"] = losses.style_statistics(new, target_mask[other], old, source_mask)
-        if self.discriminator is not None and self.step * size >= self.config.adversarial_after * 1000:
+        if self.critic is not None and self.step * size >= self.config.adversarial_after * 1000:
             with self._autocast():
-                logits = self.discriminator(images[other])
+                logits = self.critic(images[other], target_mask[other])
             terms["adversarial"] = losses.adversarial(logits.float())
         return terms
 
-    def _discriminator_step(self, real: torch.Tensor, fake: torch.Tensor) -> float:
-        discriminator = self.discriminator
-        assert discriminator is not None
+    def _critic_step(self, batch: Batch, fake: torch.Tensor) -> float:
+        """Real: pictures with their own mask. Fake: rearranged ones, and real pictures with somebody else's mask."""
+        critic = self.critic
+        assert critic is not None
+        mask = one_hot(batch.labels, self.proxy.K)
+        other = mask.roll(1, 0)
         penalise = self.step // 2 % self.config.r1_interval == 0
-        discriminator.requires_grad_(True)
+        critic.requires_grad_(True)
         # The penalty needs second gradients, which reduced precision spoils
         with nullcontext() if penalise else self._autocast():
-            real = real.detach().requires_grad_(penalise)
-            real_logits = discriminator(real).float()
-            loss = losses.discriminator(real_logits, discriminator(fake).float())
+            real = batch.image.detach().requires_grad_(penalise)
+            real_logits = critic(real, mask).float()
+            loss = losses.discriminator(real_logits, critic(fake, other).float(), critic(batch.image, other).float())
             if penalise:
                 loss = loss + losses.r1_penalty(real_logits, real, self.config.r1_gamma) * self.config.r1_interval
         self.d_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.d_optimizer.step()
-        discriminator.requires_grad_(False)
+        critic.requires_grad_(False)
         return loss.item()
 
     def _average(self) -> None:
@@ -277,9 +282,9 @@ class RearrangerTraining:
     def _parts(self) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
         modules: dict[str, nn.Module] = {"net": self.net, "ema": self.ema}
         optimizers: dict[str, torch.optim.Optimizer] = {"net": self.optimizer}
-        if self.discriminator is not None:
-            modules["discriminator"] = self.discriminator
-            optimizers["discriminator"] = self.d_optimizer
+        if self.critic is not None:
+            modules["critic"] = self.critic
+            optimizers["critic"] = self.d_optimizer
         return modules, optimizers
 
     def save(self, run: Path) -> None:

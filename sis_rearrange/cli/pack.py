@@ -1,0 +1,182 @@
+"""Commands about domain packs: look at one, verify it, put one together."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sis_rearrange.cli.options import Commands, open_pack, pack_argument, parse_seeds
+from sis_rearrange.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sis_rearrange.pack import Pack
+
+DRAWING_SIDE = 256  # pixels of the drawings that a pack ships
+
+
+@click.group(cls=Commands)
+def pack() -> None:
+    """Look at a domain pack, verify it, or put one together."""
+
+
+@pack.command(epilog="\b\nExample:\n  sis pack info toonhead")
+@pack_argument
+def info(pack_name: str) -> None:
+    """Show what a pack holds: files, where they are from, scores, licences."""
+    opened = open_pack(pack_name)
+    click.echo(f"{opened.name}  {opened.path}\nhash        {opened.hash}")
+    click.echo(f"domain      {opened.info['domain']}, {opened.resolution} x {opened.resolution} pixels")
+    click.echo(f"classes     {', '.join(opened.classes)}")
+    click.echo(f"conditions  {', '.join(opened.conditions()) or 'none'}")
+    click.echo(f"files       {len(opened.info['files'])}, {opened.size / 1e6:.1f} MB")
+    for relpath, entry in sorted(opened.info["files"].items()):
+        command = opened.info["provenance"].get(relpath, {}).get("command", "")
+        click.echo(f"  {relpath:32} {entry['bytes']:>10,} bytes  {command}".rstrip())
+    for protocol, scores in sorted(opened.info["scores"].items()):
+        for name, value in sorted(scores.get("metrics", {}).items()):
+            click.echo(f"score       {protocol}: {name} = {value}")
+    for licence in opened.info["licences"]:
+        click.echo(f"licence     {licence.get('what')}: {licence.get('licence')}; {licence.get('credit')}")
+
+
+@pack.command(epilog="\b\nExample:\n  sis pack verify toonhead")
+@pack_argument
+def verify(pack_name: str) -> None:
+    """Check every file of a pack: hash, format, manifest entry. Exit code 2 where something is wrong."""
+    from sis_rearrange.pack import verify_pack
+
+    problems = verify_pack(pack_name)
+    for problem in problems:
+        click.echo(f"Error: {problem}", err=True)
+    if problems:
+        raise click.exceptions.Exit(2)
+    click.echo(f"{pack_name}: sound, {open_pack(pack_name).short_hash}")
+
+
+@pack.command(
+    epilog="\b\nExample:\n  sis pack create packs/mine --domain toonhead --generator snapshot.pt --key G_ema \\\n"
+    "      --discriminator snapshot.pt --discriminator-key D"
+)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--domain", required=True, help="Embedded domain whose classes and palette the pack takes.")
+@click.option("--generator", "generator_file", required=True, help="StyleGAN2 weights, .safetensors or .pt.")
+@click.option("--key", help="Which state dict of a .pt file with several, such as G_ema.")
+@click.option("--discriminator", "discriminator_file", help="Its discriminator; training needs it for one loss term.")
+@click.option("--discriminator-key", help="Which state dict of that file, such as D.")
+@click.option("--name", help="Name of the pack; the folder's where left out.")
+@click.option("--source", default="", help="Where the weights are from, for the provenance.")
+def create(
+    path: Path,
+    domain: str,
+    generator_file: str,
+    key: str | None,
+    discriminator_file: str | None,
+    discriminator_key: str | None,
+    name: str | None,
+    source: str,
+) -> None:
+    """Start a pack from a trained generator."""
+    from sis_rearrange.domains import get_domain
+    from sis_rearrange.pack import DISCRIMINATOR, GENERATOR, create_pack, write_component
+
+    chosen = get_domain(domain)
+    parts = [(GENERATOR, _stylegan2("generator", generator_file, key))]
+    if discriminator_file:
+        parts.append((DISCRIMINATOR, _stylegan2("discriminator", discriminator_file, discriminator_key)))
+    resolution = int(parts[0][1][0]["args"]["img_resolution"])
+    licences = [{"what": f"pictures of the domain {domain}", "licence": chosen.licence, "credit": chosen.credit}]
+    create_pack(path, name or path.resolve().name, domain, chosen.classes, chosen.palette, resolution, licences)
+    for relpath, (config, state) in parts:
+        write_component(path, relpath, state, config, {"command": f"sis pack create {path}", "source": source})
+    click.echo(f"wrote {path}: {open_pack(str(path)).short_hash}")
+
+
+def _stylegan2(kind: str, file: str, key: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Config and state dict of a StyleGAN2 network, built once to see that they fit."""
+    from sis_rearrange import architecture
+    from sis_rearrange.stylegan2 import Discriminator, Generator
+    from sis_rearrange.weights import read_weights
+
+    _, state = read_weights(file, key)
+    make: Any = Generator if kind == "generator" else Discriminator
+    try:
+        args = getattr(architecture, f"{kind}_args")(state)
+        make(**args).load_state_dict(state, strict=True)
+    except InputError as error:
+        raise InputError(f"{file}: {error}; give another file or --key") from None
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{file}: the weights do not make a StyleGAN2 {kind} ({reason})") from None
+    return {"kind": kind, "args": args}, state
+
+
+@pack.command(epilog="\b\nExample:\n  sis pack add packs/mine judge runs/judge/judge.safetensors --minutes 25")
+@pack_argument
+@click.argument("role", type=click.Choice(["judge", "segmenter"]))
+@click.argument("file")
+@click.option("--command", default="", help="The command that made the file, for the provenance.")
+@click.option("--minutes", type=float, help="How long that took.")
+def add(pack_name: str, role: str, file: str, command: str, minutes: float | None) -> None:
+    """Put a trained judge or segmenter into a pack."""
+    from sis_rearrange.pack import JUDGE, SEGMENTER, write_component
+    from sis_rearrange.unet import UNet
+    from sis_rearrange.weights import read_weights
+
+    opened = open_pack(pack_name)
+    config, state = read_weights(file)
+    names = ("in_channels", "out_channels", "widths", "out_stride")
+    args = config.get("args", {name: config[name] for name in names if name in config})
+    if config.get("kind") != "unet" or config.get("classes", list(opened.classes)) != list(opened.classes):
+        raise InputError(f"{file}: is not a segmenter of the classes of pack {opened.name!r}; train one for its domain")
+    try:
+        UNet(**args).load_state_dict(state, strict=True)
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{file}: its weights do not make a U-Net ({reason})") from None
+    notes: dict[str, Any] = {key: value for key, value in config.items() if key not in (*names, "args", "kind")}
+    provenance: dict[str, Any] = {"command": command, "minutes": minutes}
+    provenance |= {key: notes[key] for key in ("training", "metrics") if key in notes}
+    relpath = JUDGE if role == "judge" else SEGMENTER
+    write_component(opened.path, relpath, state, {"kind": "unet", "args": args, **notes}, provenance)
+    click.echo(f"added {relpath} to {opened.path}")
+
+
+@pack.command("add-drawings", epilog="\b\nExample:\n  sis pack add-drawings packs/mine --indices 3,17,40,58")
+@pack_argument
+@click.option("--count", type=click.IntRange(1, 64), default=4, show_default=True, help="Drawings of each condition.")
+@click.option("--indices", help="Which pictures of the test split, such as 3,17,40-42; the first --count if left out.")
+def add_drawings(pack_name: str, count: int, indices: str | None) -> None:
+    """Draw pictures of the test split as a person would, and put the drawings into a pack."""
+    from sis_rearrange.domains import SPLITS, get_domain
+    from sis_rearrange.pack import add_file
+
+    opened = open_pack(pack_name)
+    domain, split = get_domain(opened.info["domain"]), SPLITS["test"]
+    chosen = parse_seeds(indices, "indices") if indices else list(range(count))
+    if max(chosen) >= len(split):
+        raise InputError(f"--indices {indices}: the test split has pictures 0 to {len(split) - 1}")
+    command = f"sis pack add-drawings {opened.name} --indices {','.join(map(str, chosen))}"
+    for number, index in enumerate(chosen, start=1):
+        picture, labels = domain.render(split[index], DRAWING_SIDE)
+        for condition, png in _draw(opened, picture, labels, split[index]).items():
+            provenance = {"command": command, "domain": domain.name, "index": split[index]}
+            add_file(opened.path, f"drawings/{condition}-{number}.png", png, provenance)
+    click.echo(f"added {len(chosen)} drawings of each condition to {opened.path}")
+
+
+def _draw(opened: Pack, picture: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, bytes]:
+    """Condition -> the drawing of a picture as PNG bytes."""
+    from sis_rearrange.conditions import CONDITIONS, get_condition
+
+    drawings = {}
+    for condition in CONDITIONS:
+        stream = io.BytesIO()
+        drawing = get_condition(condition, opened.palette()).draw(picture, labels, seed)
+        drawing.save(stream, format="PNG", optimize=True)
+        drawings[condition] = stream.getvalue()
+    return drawings

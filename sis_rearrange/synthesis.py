@@ -1,0 +1,382 @@
+"""The facade: fix the look once, then ask for many layouts.
+
+A *source* gives the look: its ws, feature map, RGB skip image and proxy mask are computed once and kept. A *target* is
+the layout that somebody drew, as a proxy mask. `Synthesizer.synthesize` takes one drawing to one picture;
+`Synthesizer.rearrange` is the batched tensor method behind it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sis_rearrange import __version__
+from sis_rearrange.conditions import Condition, as_palette, get_condition
+from sis_rearrange.errors import InputError, nearest
+from sis_rearrange.features import SplitGenerator, sample_ws
+from sis_rearrange.images import Fit, fit_image, read_image, write_png
+from sis_rearrange.mapper import SemanticMapper
+from sis_rearrange.pack import Pack
+from sis_rearrange.proxy import palette as proxy_colours
+from sis_rearrange.tensors import assert_shape, one_hot, to_uint8
+
+DEFAULT_PSI = 0.9
+MAX_PSI = 2.0  # beyond it there is nothing but noise
+MAX_SEED = 2**63 - 1
+
+Module = TypeVar("Module", bound=torch.nn.Module)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One look, or a batch of M looks, with everything the rearranger needs of it."""
+
+    ws: torch.Tensor  # [M, num_ws, w_dim]
+    feature_map: torch.Tensor  # [M, C, r, r]
+    skip: torch.Tensor  # [M, 3, r, r]
+    labels: torch.Tensor  # [M, r, r] int64: its proxy mask
+    mask: torch.Tensor  # [M, K, r, r]: the same, one-hot
+    code: torch.Tensor  # [M, width, r, r]: the mask as the rearranger encodes it
+    seed: int | None = None  # where it came from a seed
+    psi: float | None = None
+
+    def expand(self, count: int) -> Source:
+        """The look repeated for ``count`` targets; a batch must have that size already."""
+        if self.ws.shape[0] == count:
+            return self
+        if self.ws.shape[0] != 1:
+            raise ValueError(f"{self.ws.shape[0]} sources for {count} targets: give one, or one for each")
+        repeated = {
+            name: getattr(self, name).expand(count, -1, -1, -1) for name in ("feature_map", "skip", "mask", "code")
+        }
+        flat = {name: getattr(self, name).expand(count, -1, -1) for name in ("ws", "labels")}
+        return replace(self, **repeated, **flat)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A layout read from a drawing, ready to be painted in any number of looks."""
+
+    condition: str
+    labels: torch.Tensor  # [1, r, r] int64: proxy mask
+    confidence: torch.Tensor  # [1, r, r] float32: the mapper's largest class probability; 1 where there is no mapper
+    drawing: Image.Image  # what the mapper was given
+    fit: Fit
+
+
+class Pictures(NamedTuple):
+    """What `Synthesizer.rearrange` returns."""
+
+    images: torch.Tensor  # [N, 3, H, W] in about [-1, 1]
+    labels: torch.Tensor  # [N, r, r] int64: proxy masks asked for
+    correspondence: torch.Tensor  # [N, 2, r, r]: where each cell came from, (y, x) in [-1, 1]
+    class_mass: torch.Tensor  # [N, r, r]: share of the attention on source cells of the class asked for
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One drawing in one look. The arrays are the generator's square, whatever the drawing's aspect ratio."""
+
+    image: Image.Image  # RGB; the drawing's aspect ratio where the fit can be undone
+    proxy_mask: np.ndarray  # [r, r] int64: what was asked for
+    source_proxy_mask: np.ndarray  # [r, r] int64
+    correspondence: np.ndarray  # [r, r, 2] float32: where each cell came from, (y, x) in [-1, 1]
+    confidence: np.ndarray  # [r, r] float32 in [0, 1]: the mapper's largest class probability, 1 without a mapper
+    drawing: Image.Image  # what the mapper was given
+    metadata: dict[str, str] = field(default_factory=dict)  # see `metadata`
+
+    def save(self, path: str | Path) -> None:
+        """Write the picture as PNG, whole or not at all, with its metadata. InputError where that fails."""
+        write_png(path, self.image, self.metadata)
+
+
+def metadata(
+    pack: Pack, seed: int | None = None, psi: float | None = None, condition: str | None = None
+) -> dict[str, str]:
+    """Text entries for PNG files: how to make the picture again, and whom to credit. None leaves an entry out."""
+    credits = dict.fromkeys(licence.get("credit", "") for licence in pack.info["licences"])
+    entries = {
+        "Software": f"sis_rearrange {__version__}",
+        "torch": str(torch.__version__),
+        "pack": pack.name,
+        "pack_hash": pack.short_hash,
+        "seed": seed,
+        "psi": psi,
+        "condition": condition,
+        "Credit": "; ".join(credit for credit in credits if credit) or None,
+    }
+    return {key: str(value) for key, value in entries.items() if value is not None}
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """ "auto" is the accelerator where torch finds one, otherwise the CPU. InputError for one that cannot be used."""
+    if device == "auto":
+        accelerator = getattr(torch, "accelerator", None)  # torch 2.6 and later
+        found = accelerator.current_accelerator() if accelerator is not None and accelerator.is_available() else None
+        return found or torch.device("cpu")
+    try:
+        return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise InputError(f"device {str(device)!r} cannot be used ({reason}); 'auto' and 'cpu' always work") from None
+
+
+def check_psi(psi: float) -> float:
+    """Raise InputError unless the truncation is a number that gives pictures."""
+    if not (math.isfinite(psi) and abs(psi) <= MAX_PSI):
+        raise InputError(f"psi {psi}: the truncation is a number from -{MAX_PSI:g} to {MAX_PSI:g}, usually 0.5 to 1")
+    return float(psi)
+
+
+def check_seed(seed: int) -> int:
+    """Raise InputError unless the seed is a whole number that the generator takes."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed {seed!r}: give a whole number, 0 or more")
+    return int(seed)
+
+
+def sample_images(
+    pack: Pack, seeds: Sequence[int], psi: float = DEFAULT_PSI, device: str | torch.device = "auto"
+) -> Iterator[Image.Image]:
+    """Plain samples of the generator, one at a time: a seed's picture is the same whichever others are asked for."""
+    generator = _on(pack.generator(), pick_device(device))
+    psi = check_psi(psi)
+    for seed in seeds:
+        with torch.inference_mode():
+            image = generator.synthesis(sample_ws(generator, [check_seed(seed)], psi))
+        yield Image.fromarray(to_uint8(image)[0])
+
+
+class Synthesizer:
+    """Paint drawings in a chosen look.
+
+    Networks stay as the pack built them on the CPU; on another device they are copies. Nothing here needs gradients.
+    """
+
+    source: Source | None
+
+    def __init__(self, pack: Pack, device: str | torch.device = "auto") -> None:
+        self.pack, self.device = pack, pick_device(device)
+        self.proxy = _on(pack.proxy(), self.device)
+        self.rearranger = _on(pack.rearranger(), self.device)
+        self.split = SplitGenerator(_on(pack.generator(), self.device), self.proxy.resolution)
+        names = [f"cluster {k}" for k in range(self.proxy.K)]
+        self.proxy_palette = as_palette(names, proxy_colours(self.proxy.K).tolist())
+        self.source = None
+        self._mappers: dict[str, tuple[Condition, SemanticMapper]] = {}
+        self._readers: Mapping[str, Callable[[Any, str], Target]] = {
+            **{name: partial(self._read_drawing, name) for name in pack.conditions()},
+            "exemplar": self._read_exemplar,
+            "proxy": self._read_proxy,
+        }
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What `synthesize` takes as condition with this pack."""
+        return tuple(self._readers)
+
+    # ---------------------------------------------------------------- the look
+
+    def set_source(self, seed: int | None = None, ws: torch.Tensor | None = None, psi: float = DEFAULT_PSI) -> Source:
+        """Fix the look: of the sample of a seed (truncated with ``psi``), or of ws ``[num_ws, w_dim]``.
+
+        Raises InputError unless exactly one of the two is given and can be used.
+        """
+        if (seed is None) == (ws is None):
+            raise InputError("set_source takes a seed or ws, one of the two")
+        self.source = self._sample(seed, psi) if seed is not None else self.encode_source(self._check_ws(ws))
+        return self.source
+
+    @torch.inference_mode()
+    def encode_source(self, ws: torch.Tensor) -> Source:
+        """The looks of ws ``[M, num_ws, w_dim]``, for `rearrange`; `set_source` is the friendly form."""
+        ws = ws.to(self.device)
+        feature_map, skip = self.split.g1(ws)
+        labels = self.proxy.labels(feature_map)
+        mask = one_hot(labels, self.proxy.K)
+        return Source(ws, feature_map, skip, labels, mask, self.rearranger.encode(mask))
+
+    @torch.inference_mode()
+    def source_image(self, source: Source | None = None) -> Image.Image:
+        """The sample that gives the look (the one set last, or another), as it comes from the generator."""
+        source = self._wanted(source)
+        return Image.fromarray(to_uint8(self.split.g2(source.feature_map, source.skip, source.ws))[0])
+
+    # ---------------------------------------------------------------- the layout
+
+    def read(self, drawing: Any, condition: str, fit: str = "pad") -> Target:
+        """Read a drawing once, to be painted in any number of looks; arguments and errors as `synthesize`."""
+        self.check_request(condition, fit)
+        with torch.inference_mode():
+            return self._readers[condition](drawing, fit)
+
+    def check_request(self, condition: str, fit: str = "pad") -> None:
+        """Raise InputError, with the nearest known name, unless condition and fit are ones that `read` takes."""
+        if condition not in self._readers:
+            raise InputError(
+                f"unknown condition {condition!r}{nearest(condition, self._readers)} "
+                f"(pack {self.pack.name!r} takes {', '.join(self._readers)})"
+            )
+        Fit(fit, (1, 1))
+
+    def proxy_image(self, labels: torch.Tensor | np.ndarray) -> Image.Image:
+        """A proxy mask ``[r, r]`` as an index picture in the clusters' colours; "proxy" reads it back."""
+        return self.proxy_palette.to_image(labels.cpu().numpy() if isinstance(labels, torch.Tensor) else labels)
+
+    def map_condition(self, x: torch.Tensor, condition: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Condition tensors ``[N, channels, R, R]`` to proxy masks int64 and confidences, both ``[N, r, r]``."""
+        with torch.inference_mode():
+            confidence, labels = self._mapper(condition)[1](x.to(self.device)).softmax(dim=1).max(dim=1)
+        return labels, confidence
+
+    # ---------------------------------------------------------------- the picture
+
+    def synthesize(self, drawing: Any, condition: str, fit: str = "pad", source: Source | None = None) -> Result:
+        """One drawing to one picture in the look set last (or ``source``).
+
+        Args:
+            drawing: a path, PIL image or array. For "exemplar": the seed of a sample, its ws or a `Source`, whose proxy
+                mask becomes the layout. For "proxy": labels in [0, K), as an integer array ``[h, w]`` or as an index or
+                palette PNG, of any size.
+            condition: one of `conditions`.
+            fit: how a drawing that is not square is made so: "pad" and "stretch" are undone on the result, "crop" not.
+
+        Raises InputError for a drawing, condition or fit that cannot be used, and where no source is set.
+        """
+        self._wanted(source)
+        return self.paint(self.read(drawing, condition, fit), source)
+
+    def paint(self, target: Target, source: Source | None = None) -> Result:
+        """A layout that `read` returned, in the look set last or in ``source``."""
+        source = self._wanted(source)
+        pictures = self.rearrange(target.labels, source)
+        image = Image.fromarray(to_uint8(pictures.images)[0])
+        return Result(
+            image=target.fit.undo(image),
+            proxy_mask=target.labels[0].cpu().numpy(),
+            source_proxy_mask=source.labels[0].cpu().numpy(),
+            correspondence=np.ascontiguousarray(pictures.correspondence[0].permute(1, 2, 0).cpu().numpy()),
+            confidence=target.confidence[0].cpu().numpy(),
+            drawing=target.drawing,
+            metadata=metadata(self.pack, source.seed, source.psi, target.condition),
+        )
+
+    @torch.inference_mode()
+    def rearrange(self, target_masks: torch.Tensor, source: Source | None = None) -> Pictures:
+        """Paint proxy masks, labels ``[N, r, r]`` int64 or one-hot or soft ``[N, K, r, r]``.
+
+        ``source`` holds one look for all, or one for each of the N; None: the look set last.
+        """
+        masks = target_masks.to(self.device)
+        if masks.ndim == 3:
+            masks = one_hot(masks, self.proxy.K)
+        assert_shape(masks, [None, self.proxy.K, self.proxy.resolution, self.proxy.resolution])
+        source = self._wanted(source).expand(masks.shape[0])
+        moved = self.rearranger(source.feature_map, source.skip, source.mask, masks.float(), source_code=source.code)
+        images = self.split.g2(moved.feature_map, moved.skip, source.ws)
+        return Pictures(images, masks.argmax(dim=1), moved.correspondence, moved.class_mass)
+
+    # ---------------------------------------------------------------- readers, one per kind of drawing
+
+    def _read_drawing(self, condition: str, drawing: Any, fit: str) -> Target:
+        """A drawing of a condition that has a mapper."""
+        image, name = read_image(drawing), _name_of(drawing)
+        reader, mapper = self._mapper(condition)
+        try:
+            x, how = reader.read(image, mapper.image_resolution, fit)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+        labels, confidence = self.map_condition(x, condition)
+        return Target(condition, labels, confidence, reader.show(x[0]), how)
+
+    def _read_exemplar(self, drawing: Any, fit: str) -> Target:
+        """The layout of another sample. It is square, so there is nothing to fit."""
+        if isinstance(drawing, Source):
+            exemplar = drawing
+        elif isinstance(drawing, torch.Tensor):
+            exemplar = self.encode_source(self._check_ws(drawing))
+        elif isinstance(drawing, int | np.integer):
+            psi = self.source.psi if self.source is not None else None
+            exemplar = self._sample(int(drawing), DEFAULT_PSI if psi is None else psi)
+        else:
+            raise InputError(f"{_name_of(drawing)}: an exemplar is a sample of the generator; give its seed, as in 12")
+        picture = self.source_image(exemplar)
+        return self._certain("exemplar", exemplar.labels[:1], picture, Fit("stretch", (picture.height, picture.width)))
+
+    def _read_proxy(self, drawing: Any, fit: str) -> Target:
+        """A proxy mask that somebody edited or painted. Bars get the commonest cluster of the rim."""
+        labels, name = self._cluster_labels(drawing), _name_of(drawing)
+        if min(labels.shape) < 1 or labels.max() >= self.proxy.K or labels.min() < 0:
+            raise InputError(f"{name}: a proxy mask of this pack has labels 0 to {self.proxy.K - 1}")
+        rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+        plane = Image.fromarray(labels.astype(np.uint8))
+        fill = int(np.bincount(rim).argmax())
+        square, how = fit_image(plane, self.proxy.resolution, fit, fill, Image.Resampling.NEAREST)
+        cells = np.asarray(square).astype(np.int64)
+        drawn = Image.fromarray(self.proxy_palette.to_rgb(cells))
+        return self._certain("proxy", torch.from_numpy(cells)[None].to(self.device), drawn, how)
+
+    def _cluster_labels(self, drawing: Any) -> np.ndarray:
+        """Integers ``[h, w]``; an array is taken as it is, a file or picture is read by index or colour."""
+        if isinstance(drawing, np.ndarray) and drawing.ndim == 2 and drawing.dtype.kind in "iu":
+            return drawing.astype(np.int64)
+        image, name = read_image(drawing), _name_of(drawing)
+        try:
+            return self.proxy_palette.from_image(image)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+
+    def _certain(self, condition: str, labels: torch.Tensor, drawing: Image.Image, fit: Fit) -> Target:
+        return Target(condition, labels, torch.ones(labels.shape, device=self.device), drawing, fit)
+
+    # ---------------------------------------------------------------- parts
+
+    def _mapper(self, condition: str) -> tuple[Condition, SemanticMapper]:
+        if condition not in self._mappers:
+            mapper = _on(self.pack.mapper(condition), self.device)
+            self._mappers[condition] = get_condition(condition, self.pack.palette()), mapper
+        return self._mappers[condition]
+
+    def _sample(self, seed: int, psi: float) -> Source:
+        seed, psi = check_seed(seed), check_psi(psi)
+        with torch.inference_mode():
+            source = self.encode_source(sample_ws(self.split.generator, [seed], psi))
+        return replace(source, seed=seed, psi=psi)
+
+    def _check_ws(self, ws: torch.Tensor | None) -> torch.Tensor:
+        wanted = [self.split.generator.num_ws, self.split.generator.w_dim]
+        if not isinstance(ws, torch.Tensor) or list(ws.shape[-2:]) != wanted or ws.numel() != math.prod(wanted):
+            shape = list(ws.shape) if isinstance(ws, torch.Tensor) else type(ws).__name__
+            raise InputError(f"ws must be a tensor of shape {wanted}, got {shape}")
+        if not torch.isfinite(ws).all():
+            raise InputError("ws holds NaN or infinite values")
+        return ws.detach().float().reshape(1, *wanted)
+
+    def _wanted(self, source: Source | None) -> Source:
+        found = self.source if source is None else source
+        if found is None:
+            raise InputError("no source is set; call set_source(seed=...) first")
+        return found
+
+
+def _on(network: Module, device: torch.device) -> Module:
+    """The pack's own network on the CPU, a copy elsewhere."""
+    return network if device.type == "cpu" else copy.deepcopy(network).to(device)
+
+
+def _name_of(drawing: Any) -> str:
+    """What messages call a drawing: its path, or its kind."""
+    if isinstance(drawing, str | Path):
+        return str(drawing) if str(drawing).isprintable() else ascii(str(drawing))
+    if isinstance(drawing, Image.Image):
+        return "image"
+    return "array" if isinstance(drawing, np.ndarray) else f"drawing of type {type(drawing).__name__}"

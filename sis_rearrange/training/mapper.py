@@ -1,0 +1,264 @@
+"""Train a semantic mapper from the generator alone (paper, section 3.3): no pictures, no drawings, no labels by hand.
+
+Each step samples a batch, runs the condition's extractor on the pictures, and asks the mapper for the samples' own
+proxy masks. Sample number i of a run always comes from the same seed, and its drawing from a generator seeded by the
+run and the step: a run has no random state. Pictures are never mirrored, since clusters know left from right.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from sis_rearrange.conditions import CONDITIONS, Condition
+from sis_rearrange.errors import InputError, nearest
+from sis_rearrange.features import SplitGenerator, sample_ws
+from sis_rearrange.mapper import SemanticMapper
+from sis_rearrange.proxy import ProxyClusters, palette
+from sis_rearrange.training.checkpoint import load_checkpoint, save_checkpoint
+from sis_rearrange.training.rearranger import TRAIN_SEEDS, VALIDATION_SEEDS
+from sis_rearrange.training.schedule import learning_rate
+from sis_rearrange.unet import UNet
+
+
+@dataclass(frozen=True)
+class MapperConfig:
+    """Settings of one training run."""
+
+    condition: str  # one of CONDITIONS
+    kimg: float = 40.0  # thousands of samples
+    batch: int = 16  # samples per step
+    lr: float = 3e-3  # peak of AdamW, reached after 10 % of the steps, cosine to 0
+    weight_decay: float = 1e-2
+    psi: float = 0.9  # truncation of the samples
+    widths: tuple[int, ...] = (24, 48, 96, 128, 128)  # channels per level of the U-Net
+    label_smoothing: float = 0.05  # share of the target spread over all clusters
+    bfloat16: bool = False  # convolutions in bfloat16: about twice as fast on processors that have it
+    seed: int = 0
+    ema: float = 0.998  # decay per step of the averaged weights that are shipped
+    save_every: int = 250  # steps between states, scores and image grids
+
+    def __post_init__(self) -> None:
+        if self.condition not in CONDITIONS:
+            known = ", ".join(CONDITIONS)
+            raise InputError(f"--condition {self.condition}: unknown{nearest(self.condition, CONDITIONS)}; use {known}")
+        if self.batch < 1:
+            raise InputError(f"--batch {self.batch}: must be at least 1")
+        if self.kimg <= 0:
+            raise InputError(f"--kimg {self.kimg}: must be positive")
+        if self.save_every < 1:
+            raise InputError(f"--save-every {self.save_every}: must be at least 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"--label-smoothing {self.label_smoothing}: must be in [0, 1)")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return math.ceil(self.kimg * 1000 / self.batch)
+
+
+class Pairs(NamedTuple):
+    """Samples of the generator as a mapper sees them."""
+
+    images: torch.Tensor  # [N, 3, R, R] in [-1, 1]
+    drawings: torch.Tensor  # [N, channels, R, R], what the condition made of the images
+    labels: torch.Tensor  # [N, r, r] int64, their own proxy masks
+
+
+class MapperTraining:
+    """Networks, optimiser and counters of one run."""
+
+    def __init__(
+        self,
+        split: SplitGenerator,
+        proxy: ProxyClusters,
+        condition: Condition,
+        segmenter: UNet | None,  # part labels for the samples; None where the condition needs none
+        config: MapperConfig,
+    ) -> None:
+        if condition.needs_labels and segmenter is None:
+            raise ValueError(f"{condition.name} needs a segmenter")
+        self.split, self.proxy, self.config = split, proxy, config
+        self.condition, self.segmenter = condition, segmenter if condition.needs_labels else None
+        self.device = proxy.centroids.device
+        # Channels last: convolutions take a fifth less time
+        self.net = self._new_mapper().to(memory_format=torch.channels_last).to(self.device).train()
+        self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.step = 0
+        self.seconds = 0.0  # spent training, over all resumes
+
+    def _new_mapper(self) -> SemanticMapper:
+        config, resolution = self.config, self.split.generator.img_resolution
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                mapper = SemanticMapper(
+                    config.condition,
+                    self.condition.channels,
+                    self.proxy.K,
+                    resolution,
+                    self.proxy.resolution,
+                    config.widths,
+                )
+        except ValueError as error:
+            raise InputError(f"--widths {','.join(map(str, config.widths))}: {error}") from None
+        if resolution % mapper.unet.stride:
+            raise InputError(f"--widths: {len(config.widths)} levels are too many for pictures of {resolution} pixels")
+        return mapper
+
+    # ---- one step ----------------------------------------------------------------------------------------------------
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+
+    @torch.no_grad()
+    def pairs(self, seeds: range, rng: np.random.Generator) -> Pairs:
+        """Sample the generator and draw what it shows; ``rng`` decides how."""
+        ws = sample_ws(self.split.generator, seeds, self.config.psi)
+        feature_map, skip = self.split.g1(ws)
+        images = self.split.g2(feature_map, skip, ws).clamp(-1, 1)
+        with self._autocast():
+            parts = None if self.segmenter is None else self.segmenter(images).argmax(dim=1)
+        drawings = self.condition.from_samples(images, parts, rng).to(self.device)
+        return Pairs(images, drawings, self.proxy.labels(feature_map))
+
+    def train_step(self) -> dict[str, float]:
+        """One update of the mapper; returns its loss and accuracy on the batch."""
+        config = self.config
+        first = TRAIN_SEEDS + config.seed * 100_000_000 + self.step * config.batch
+        pairs = self.pairs(range(first, first + config.batch), np.random.default_rng([config.seed, self.step]))
+        rate = learning_rate(self.step, config.steps, config.lr)
+        self.optimizer.param_groups[0]["lr"] = rate
+        with self._autocast():
+            logits = self.net(pairs.drawings)
+        logits = logits.float()
+        loss = F.cross_entropy(logits, pairs.labels, label_smoothing=config.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+        if not torch.isfinite(norm):
+            raise InputError(f"training diverged at step {self.step}: the gradient is not finite; lower --lr")
+        self.optimizer.step()
+        self._average()
+        self.step += 1
+        accuracy = (logits.detach().argmax(dim=1) == pairs.labels).float().mean()
+        return {
+            "loss/cross_entropy": loss.item(),
+            "batch/accuracy": accuracy.item(),
+            "grad_norm": norm.item(),
+            "lr": rate,
+        }
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the averaged network, running statistics included, towards the trained one."""
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        now = self.net.state_dict()
+        for name, mean in self.ema.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(now[name], 1 - decay)
+            else:
+                mean.copy_(now[name])
+
+    # ---- scores, pictures, state -------------------------------------------------------------------------------------
+
+    def _held_out(self, count: int) -> Pairs:
+        return self.pairs(VALIDATION_SEEDS[:count], np.random.default_rng(VALIDATION_SEEDS.start))
+
+    @torch.inference_mode()
+    def score(self) -> dict[str, float]:
+        """Share of cells that the averaged network gets right on held-out samples, and its cross-entropy in nats."""
+        pairs = self._held_out(len(VALIDATION_SEEDS))
+        logits = self.ema(pairs.drawings)
+        return {
+            "score/proxy_accuracy": (logits.argmax(dim=1) == pairs.labels).float().mean().item(),
+            "score/cross_entropy": F.cross_entropy(logits, pairs.labels).item(),
+        }
+
+    @torch.inference_mode()
+    def grid(self, columns: int = 10) -> torch.Tensor:
+        """Rows sample, condition as shown, its proxy mask, predicted proxy mask; ``[3, H, W]`` in [0, 1]."""
+        pairs = self._held_out(columns)
+        colours = torch.from_numpy(palette(self.proxy.K)).float() / 255
+
+        def painted(labels: torch.Tensor) -> torch.Tensor:
+            return F.interpolate(colours[labels.cpu()].permute(0, 3, 1, 2), size=pairs.images.shape[2:])
+
+        shown = np.stack([np.asarray(self.condition.show(x)) for x in pairs.drawings.cpu()])
+        rows = [
+            pairs.images.cpu() / 2 + 0.5,
+            torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255,
+            painted(pairs.labels),
+            painted(self.ema(pairs.drawings).argmax(dim=1)),
+        ]
+        return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+
+    def _parts(self) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
+        return {"net": self.net, "ema": self.ema}, {"net": self.optimizer}
+
+    def save(self, run: Path) -> None:
+        """Write the checkpoint of the run."""
+        save_checkpoint(run, *self._parts(), asdict(self.config), {"step": self.step, "seconds": self.seconds})
+
+    def resume(self, run: Path) -> None:
+        """Go on from the checkpoint in the run folder, if there is one."""
+        progress = load_checkpoint(run, *self._parts(), asdict(self.config))
+        if progress is not None:
+            self.step, self.seconds = progress["step"], progress["seconds"]
+
+
+def train_mapper(
+    split: SplitGenerator,
+    proxy: ProxyClusters,
+    condition: Condition,
+    segmenter: UNet | None,
+    config: MapperConfig,
+    run: Path,
+) -> tuple[SemanticMapper, dict[str, float]]:
+    """Train, or go on with, the run in the folder ``run``; returns the averaged network and its scores.
+
+    The folder gets ``checkpoint.safetensors`` (to resume), ``stats.jsonl``, and TensorBoard events with scalars and
+    image grids. Raises InputError when the folder holds a run with other settings, or when training diverges.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    training = MapperTraining(split, proxy, condition, segmenter, config)
+    training.resume(run)
+    run.mkdir(parents=True, exist_ok=True)
+    writer = SummaryWriter(str(run), purge_step=training.step)
+    bar = tqdm(total=config.steps, initial=training.step, desc=config.condition, unit="step", dynamic_ncols=True)
+    while training.step < config.steps:
+        started = time.monotonic()
+        stats = training.train_step()
+        training.seconds += time.monotonic() - started
+        bar.update()
+        saves = training.step % config.save_every == 0 or training.step == config.steps
+        if saves:
+            stats |= training.score() | {"minutes": training.seconds / 60, "step": training.step}
+            writer.add_image("samples", training.grid(), training.step)
+            _log(run / "stats.jsonl", stats)
+            training.save(run)
+            bar.set_postfix_str(f"accuracy {stats['score/proxy_accuracy']:.3f}")
+        if saves or training.step % 20 == 0:
+            for name, value in stats.items():
+                writer.add_scalar(name, value, training.step)
+    bar.close()
+    writer.close()
+    return training.ema, training.score() | {"minutes": training.seconds / 60}
+
+
+def _log(path: Path, stats: dict[str, Any]) -> None:
+    with open(path, "a", encoding="utf-8") as log:
+        log.write(json.dumps({name: round(value, 5) for name, value in stats.items()}) + "\n")

@@ -1,0 +1,344 @@
+"""The commands on a tiny pack: what they write, what they say, and that asking for help costs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from conftest import SIDE, tiny_head
+from PIL import Image
+
+from sis_rearrange.cli import main
+from sis_rearrange.cli.options import parse_seeds
+from sis_rearrange.domains import SPLITS
+from sis_rearrange.errors import InputError
+from sis_rearrange.pack import DISCRIMINATOR, GENERATOR, JUDGE, load_pack, verify_pack
+from sis_rearrange.weights import encode_weights, read_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def sis(*args: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def works(*args: str | Path) -> str:
+    result = sis(*args)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    assert result.stderr == ""
+    return result.stdout
+
+
+def refused(*args: str | Path) -> str:
+    result = sis(*args)
+    assert result.exit_code == 2, result.output + repr(result.exception)
+    assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith("Error: ")
+    return result.stderr
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = []
+    for name, command in group.commands.items():
+        found += commands(command, (*path, name)) if isinstance(command, click.Group) else [(*path, name)]
+    return found
+
+
+@pytest.fixture
+def folder(tiny_pack_path: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny pack that a command may change."""
+    return Path(shutil.copytree(tiny_pack_path, tmp_path / "mine"))
+
+
+# ---------------------------------------------------------------- help and version
+
+
+@pytest.mark.parametrize("path", commands(main), ids=" ".join)
+def test_help_has_a_runnable_example(path):
+    text = works(*path, "--help")
+    lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
+    examples = [line.split() for line in lines if line.startswith(f"sis {' '.join(path)} ")]
+    examples += [line.split() for line in lines if line == f"sis {' '.join(path)}"]
+    assert examples, text
+    for words in examples:  # parses: the options exist and nothing required is missing
+        command: click.Command = main
+        for name in path:
+            assert isinstance(command, click.Group)
+            command = command.commands[name]
+        command.make_context(words[len(path)], words[1 + len(path) :], resilient_parsing=False)
+
+
+def test_help_is_instant():
+    code = "import sys, sis_rearrange.cli; print([m for m in ('torch', 'numpy', 'PIL', 'scipy') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout.strip() == "[]", run.stderr
+
+
+def test_version():
+    from sis_rearrange import __version__
+
+    assert works("--version").strip() == f"sis_rearrange {__version__}"
+
+
+# ---------------------------------------------------------------- seeds
+
+
+def test_seed_lists():
+    assert parse_seeds("0-3,7") == [0, 1, 2, 3, 7]
+    assert parse_seeds(" 5 , 2 - 4,5") == [5, 2, 3, 4]
+    assert parse_seeds(str(2**63 - 1)) == [2**63 - 1]
+    assert len(parse_seeds("0-9999")) == 10_000
+
+
+@pytest.mark.parametrize(
+    "text", ["", ",", "1,", "a", "1-", "-1", "3-1", "1.5", "0x3", "0-10000", str(2**63), "1" * 40, "٣"]
+)
+def test_seed_lists_that_are_none(text):
+    with pytest.raises(InputError) as error:
+        parse_seeds(text)
+    assert "\n" not in str(error.value) and "seeds" in str(error.value)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_generate(tiny_pack_path, tmp_path):
+    works("generate", tiny_pack_path, "--seeds", "3,5-6", "--out", tmp_path / "a", "--psi", "0.7")
+    works("generate", tiny_pack_path, "--seeds", "5", "--out", tmp_path / "b", "--psi", "0.7")
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [
+        "contact_sheet.png", "seed3.png", "seed5.png", "seed6.png"]  # fmt: skip
+    # the very bytes, whichever seeds are asked for
+    assert (tmp_path / "a/seed5.png").read_bytes() == (tmp_path / "b/seed5.png").read_bytes()
+    with Image.open(tmp_path / "a/seed3.png") as image:
+        assert image.size == (SIDE, SIDE)
+        assert (image.info["seed"], image.info["psi"], image.info["pack"]) == ("3", "0.7", "tiny")
+        assert len(image.info["pack_hash"]) == 12 and "sis_rearrange" in image.info["Software"]
+
+
+def test_synthesize_files_and_folders(tiny_pack, tmp_path):
+    drawings = tmp_path / "drawings"
+    drawings.mkdir()
+    for number in (1, 2):
+        shutil.copy(tiny_pack.file(f"drawings/sketch-{number}.png"), drawings / f"{number}.png")
+    (drawings / ".hidden.png").write_text("not looked at")
+    (drawings / "notes.txt").write_text("not looked at")
+    other = tmp_path / "1.png"
+    shutil.copy(tiny_pack.file("drawings/sketch-3.png"), other)
+    out = tmp_path / "out"
+    text = works(
+        "synthesize",
+        tiny_pack.path,
+        "--condition",
+        "sketch",
+        drawings,
+        other,
+        "--seeds",
+        "0,4",
+        "--out",
+        out,
+        "--proxy-masks",
+    )
+    assert "6 pictures of 3 of 3 drawings" in text
+    names = [f"{stem}_{what}.png" for stem in ("1", "1-2", "2") for what in ("proxy", "seed0", "seed4")]
+    assert sorted(p.name for p in out.iterdir()) == sorted([*names, "contact_sheet.png"])
+    with Image.open(out / "1-2_seed4.png") as image:
+        assert (image.info["seed"], image.info["condition"]) == ("4", "sketch")
+
+
+def test_proxy_masks_go_round(tiny_pack, tmp_path):
+    """The proxy mask that a drawing was read as, handed in again, gives the same picture."""
+    drawing = tiny_pack.file("drawings/segmentation-1.png")
+    args = ("--seeds", "2", "--out")
+    works("synthesize", tiny_pack.path, "--condition", "segmentation", drawing, *args, tmp_path / "a", "--proxy-masks")
+    mask = tmp_path / "a/segmentation-1_proxy.png"
+    works("synthesize", tiny_pack.path, "--condition", "proxy", mask, *args, tmp_path / "b")
+    with Image.open(tmp_path / "a/segmentation-1_seed2.png") as a, Image.open(
+        tmp_path / "b/segmentation-1_proxy_seed2.png") as b:  # fmt: skip
+        assert np.array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_synthesize_exemplars(tiny_pack, tmp_path):
+    works(
+        "synthesize", tiny_pack.path, "--condition", "exemplar", "12", "14-15", "--seeds", "1", "--out", tmp_path / "o"
+    )
+    names = sorted(p.name for p in (tmp_path / "o").iterdir())
+    assert names == ["contact_sheet.png", *(f"exemplar{n}_seed1.png" for n in (12, 14, 15))]
+    assert "exemplar 'photo.png'" in refused(
+        "synthesize", tiny_pack.path, "--condition", "exemplar", "photo.png", "--out", tmp_path / "p")  # fmt: skip
+
+
+def test_demo(tiny_pack, tmp_path):
+    out = tmp_path / "new" / "demo.png"
+    works("demo", "--pack", tiny_pack.path, "--out", out)
+    assert [p.name for p in out.parent.iterdir()] == ["demo.png"]
+    with Image.open(out) as image:
+        assert image.width > 900 and image.height > 800
+        assert image.info["pack_hash"] == tiny_pack.short_hash and image.info["looks"].count(",") == 3
+        assert image.info["drawings"] == "segmentation-1.png, sketch-2.png, scribble-3.png"
+
+
+def test_demo_of_a_pack_without_drawings(folder, tmp_path):
+    shutil.rmtree(folder / "drawings")
+    info = json.loads((folder / "domain.json").read_text())
+    info["files"] = {name: entry for name, entry in info["files"].items() if not name.startswith("drawings/")}
+    from sis_rearrange import pack_files
+
+    pack_files._write_info(folder, info)
+    assert "sis pack add-drawings" in refused("demo", "--pack", folder, "--out", tmp_path / "demo.png")
+    assert not (tmp_path / "demo.png").exists()
+
+
+def test_proxy_show(tiny_pack, tmp_path):
+    works("proxy", "show", tiny_pack.path, "--seeds", "0-5", "--out", tmp_path / "proxy.png")
+    with Image.open(tmp_path / "proxy.png") as image:
+        assert image.info["seeds"] == "0,1,2,3,4,5" and image.width > 8 * 128
+    assert "at most 400" in refused("proxy", "show", tiny_pack.path, "--seeds", "0-500", "--out", tmp_path / "b.png")
+
+
+# ---------------------------------------------------------------- packs
+
+
+def test_pack_info_and_verify(tiny_pack, folder):
+    text = works("pack", "info", tiny_pack.path)
+    for word in (tiny_pack.hash, "scribble, segmentation, sketch", "mappers/sketch.safetensors", "drawn by the tests"):
+        assert word in text
+    assert tiny_pack.short_hash in works("pack", "verify", folder)
+    (folder / "proxy.safetensors").unlink()
+    with (folder / "judge.safetensors").open("ab") as file:
+        file.write(b"!")
+    result = sis("pack", "verify", folder)
+    assert result.exit_code == 2
+    assert [line.split(": ")[0] for line in result.stderr.splitlines()] == ["Error", "Error"]
+    assert "judge.safetensors" in result.stderr and "proxy.safetensors" in result.stderr
+
+
+@pytest.fixture
+def snapshot(tiny_pack, tmp_path) -> Path:
+    """What a training leaves: both networks as plain tensors in one torch file."""
+    path = tmp_path / "snapshot.pt"
+    torch.save({"G_ema": tiny_pack.generator().state_dict(), "D": tiny_pack.discriminator().state_dict()}, path)
+    return path
+
+
+def test_pack_create(snapshot, tiny_pack, tmp_path):
+    new = tmp_path / "new-pack"
+    generator = ("--generator", snapshot, "--key", "G_ema")
+    discriminator = ("--discriminator", snapshot, "--discriminator-key", "D")
+    works("pack", "create", new, "--domain", "toonhead", *generator, *discriminator, "--source", "the tests")
+    made = load_pack(new)
+    assert verify_pack(new) == [] and made.name == "new-pack" and made.resolution == SIDE
+    for ours, theirs in ((made.generator(), tiny_pack.generator()), (made.discriminator(), tiny_pack.discriminator())):
+        for name, value in theirs.state_dict().items():
+            assert torch.equal(ours.state_dict()[name], value), name
+    assert set(made.info["files"]) == {GENERATOR, DISCRIMINATOR}
+    assert made.info["provenance"][GENERATOR]["source"] == "the tests"
+    assert "Johan Melin" in made.info["licences"][0]["credit"]
+
+
+def test_pack_create_refuses(snapshot, tmp_path):
+    new = tmp_path / "new"
+    start = ("pack", "create", new, "--domain", "toonhead", "--generator", snapshot)
+    assert "several state dicts" in refused(*start)
+    assert "generator" in refused(*start, "--key", "D")
+    assert "no such file" in refused("pack", "create", new, "--domain", "toonhead", "--generator", tmp_path / "x.pt")
+    assert "did you mean 'toonhead'" in refused("pack", "create", new, "--domain", "tonhead", "--generator", snapshot)
+    assert not new.exists()
+
+
+def test_pack_add(folder, tmp_path):
+    judge = load_pack(folder).judge()
+    file = tmp_path / "judge.safetensors"
+    classes = list(load_pack(folder).classes)
+    description = {"kind": "unet", **judge.config, "classes": classes, "metrics": {"miou": 0.5}}
+    state = {name: value * 0.5 if value.is_floating_point() else value for name, value in judge.state_dict().items()}
+    file.write_bytes(encode_weights(state, description))
+    works("pack", "add", folder, "judge", file, "--command", "train it", "--minutes", "2.5")
+    made = load_pack(folder)
+    assert torch.equal(made.judge().head.weight, judge.head.weight / 2)
+    assert made.component_config(JUDGE)["args"] == judge.config
+    note = made.info["provenance"][JUDGE]
+    assert (note["command"], note["minutes"], note["metrics"]) == ("train it", 2.5, {"miou": 0.5})
+    config, state = read_weights(folder / "generator.safetensors")
+    assert "not a segmenter" in refused("pack", "add", folder, "judge", folder / "generator.safetensors")
+    file.write_bytes(encode_weights(judge.state_dict(), {**description, "classes": ["cat", "dog"]}))
+    assert "classes of pack" in refused("pack", "add", folder, "segmenter", file)
+
+
+def test_pack_add_drawings(folder):
+    pytest.importorskip("dicebear")
+    works("pack", "add-drawings", folder, "--indices", "5,2")
+    made = load_pack(folder)
+    assert verify_pack(folder) == []
+    note = made.info["provenance"]["drawings/sketch-2.png"]
+    assert note["index"] == SPLITS["test"][2] and note["command"].endswith("--indices 5,2")
+    for condition in ("segmentation", "sketch", "scribble"):
+        with Image.open(made.file(f"drawings/{condition}-1.png")) as image:
+            assert image.size == (256, 256)
+    assert "0 to 999" in refused("pack", "add-drawings", folder, "--indices", "1000")
+
+
+# ---------------------------------------------------------------- domains, scores
+
+
+def test_domains(tmp_path):
+    assert works("domains", "list").startswith("toonhead: background, rear_hair")
+    pytest.importorskip("dicebear")
+    out = tmp_path / "renders"
+    render = ("domains", "render", "toonhead", "--split", "test", "--count", "3", "--size", "32", "--out")
+    works(*render, out)
+    names = [f"{index:07d}.png" for index in SPLITS["test"][:3]]
+    assert sorted(p.name for p in (out / "images").iterdir()) == names
+    assert sorted(p.name for p in (out / "masks").iterdir()) == names
+    palette = json.loads((out / "palette.json").read_text())
+    assert [row["name"] for row in palette][:2] == ["background", "rear_hair"]
+    with Image.open(out / "masks" / names[0]) as mask:
+        assert mask.mode == "P" and mask.getpalette()[:3] == palette[0]["colour"]
+        assert 3 < len(np.unique(np.asarray(mask))) <= 10
+    with Image.open(out / "images" / names[0]) as picture:
+        assert picture.size == (32, 32) and "Johan Melin" in picture.info["Credit"]
+    assert (out / "contact_sheet.png").exists()
+    assert "unknown split" in refused(*render[:3], "--split", "tset", "--out", tmp_path / "x")
+    assert "resolution 5" in refused(*render[:3], "--size", "5", "--out", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_mask_that_domains_render_wrote_is_a_segmentation(tiny_pack, tmp_path):
+    _, labels = tiny_head(64)
+    tiny_pack.palette().to_image(labels).save(tmp_path / "mask.png")
+    works("synthesize", tiny_pack.path, "--condition", "segmentation", tmp_path / "mask.png", "--out", tmp_path / "o")
+
+
+# ---------------------------------------------------------------- the shipped pack
+
+SHIPPED = ROOT / "pretrained" / "toonhead"
+
+
+@pytest.mark.skipif(not (SHIPPED / "drawings").is_dir(), reason="the shipped pack is not complete")
+def test_the_demo_of_the_shipped_pack(tmp_path):
+    """As a user starts it, offline and without the rendering packages: under 30 s and 2 GB."""
+    code = (
+        "import resource, sys, time\n"
+        "sys.modules.update(dict.fromkeys(['dicebear', 'dicebear_styles', 'resvg_py']))\n"
+        "from sis_rearrange.cli import main\n"
+        "started = time.monotonic()\n"
+        "try: main(sys.argv[1:], prog_name='sis')\n"
+        "except SystemExit as error: assert not error.code, error.code\n"
+        "print(time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    command = [sys.executable, "-c", code, "demo", "--out", str(tmp_path / "demo.png")]
+    run = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    seconds, kilobytes = map(float, run.stdout.splitlines()[-1].split())
+    assert seconds < 30 and kilobytes < 2e6
+    with Image.open(tmp_path / "demo.png") as image:
+        assert image.info["pack"] == "toonhead"

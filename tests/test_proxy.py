@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sis_rearrange import proxy as proxy_module
+from sis_rearrange.features import SplitGenerator, sample_ws
+from sis_rearrange.proxy import ProxyClusters, fit_proxy, palette
+from sis_rearrange.stylegan2 import Generator
+
+
+@pytest.fixture(scope="module")
+def split():
+    torch.manual_seed(0)
+    return SplitGenerator(Generator(12, 0, 16, 32, 3, 256, 16, 2).eval().requires_grad_(False), 16)
+
+
+@pytest.fixture(scope="module")
+def fitted(split):
+    return fit_proxy(split, 5, range(40))
+
+
+def test_the_same_seed_gives_the_same_clusters(split, fitted):
+    again = fit_proxy(split, 5, range(40))
+    assert torch.equal(again.centroids, fitted.centroids) and again.temperature == fitted.temperature
+    other = fit_proxy(split, 5, range(100, 140))
+    assert not torch.equal(other.centroids, fitted.centroids)
+
+
+def test_the_order_of_clusters_does_not_depend_on_how_k_means_found_them(split, fitted, monkeypatch):
+    import sklearn.cluster
+
+    class Shuffled(sklearn.cluster.MiniBatchKMeans):
+        def fit_predict(self, x, y=None, sample_weight=None):
+            labels = super().fit_predict(x)
+            order = np.random.default_rng(3).permutation(self.n_clusters)
+            self.cluster_centers_ = self.cluster_centers_[order]
+            return np.argsort(order)[labels]
+
+    monkeypatch.setattr(sklearn.cluster, "MiniBatchKMeans", Shuffled)
+    assert torch.equal(fit_proxy(split, 5, range(40)).centroids, fitted.centroids)
+
+
+def test_labels_are_the_nearest_centroids(split, fitted):
+    feature_map, _ = split.g1(sample_ws(split.generator, [1, 2]))
+    labels = fitted.labels(feature_map)
+    assert labels.shape == (2, 16, 16) and labels.dtype == torch.int64
+    cells = fitted.normalize(feature_map).permute(0, 2, 3, 1)
+    nearest = torch.cdist(cells.reshape(-1, cells.shape[3]), fitted.centroids).argmin(dim=1)
+    assert (labels.flatten() == nearest).float().mean() > 0.999
+
+
+def test_clusters_come_from_top_to_bottom(split, fitted):
+    feature_map, _ = split.g1(sample_ws(split.generator, range(40)))
+    labels = fitted.labels(feature_map)
+    rows = torch.arange(16).float()[None, :, None].expand_as(labels)
+    means = [rows[labels == k].mean().item() for k in range(5)]
+    assert means == sorted(means)
+
+
+def test_instance_normalisation_ignores_a_samples_gain_and_offset(split, fitted):
+    feature_map, _ = split.g1(sample_ws(split.generator, [1]))
+    gain, offset = torch.rand(1, feature_map.shape[1], 1, 1) + 0.5, torch.randn(1, feature_map.shape[1], 1, 1)
+    assert (fitted.labels(feature_map * gain + offset) == fitted.labels(feature_map)).float().mean() > 0.99
+
+
+def test_memory_is_bounded_by_keeping_fewer_cells(split, monkeypatch):
+    seen = []
+    import sklearn.cluster
+
+    real = sklearn.cluster.MiniBatchKMeans.fit_predict
+    monkeypatch.setattr(
+        sklearn.cluster.MiniBatchKMeans,
+        "fit_predict",
+        lambda self, x, y=None, sample_weight=None: seen.append(x.nbytes) or real(self, x),
+    )
+    monkeypatch.setattr(proxy_module, "FIT_BYTES", 64 * 1024)
+    fit_proxy(split, 5, range(40))
+    assert seen == [seen[0]] and seen[0] <= 64 * 1024
+
+
+def test_logits_are_a_log_posterior_of_distance(split, fitted):
+    feature_map, _ = split.g1(sample_ws(split.generator, [4]))
+    cells = fitted.normalize(feature_map).permute(0, 2, 3, 1).reshape(-1, feature_map.shape[1])
+    expected = torch.softmax(-torch.cdist(cells, fitted.centroids).square() / 2 / fitted.temperature, dim=1)
+    result = torch.softmax(fitted.logits(feature_map), dim=1).permute(0, 2, 3, 1).reshape(-1, 5)
+    torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_palette_colours_differ():
+    colours = palette(24)
+    assert colours.dtype == np.uint8 and len(np.unique(colours, axis=0)) == 24
+
+
+def test_unknown_normalisation():
+    with pytest.raises(ValueError, match="normalization"):
+        ProxyClusters(4, 8, 16, normalization="batch")

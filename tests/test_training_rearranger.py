@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from sis_rearrange.errors import InputError
+from sis_rearrange.features import SplitGenerator
+from sis_rearrange.pack import PROXY, REARRANGER, load_pack
+from sis_rearrange.training.rearranger import LossWeights, RearrangerConfig, RearrangerTraining, train_rearranger
+from train_rearranger import main
+
+TINY = RearrangerConfig(kimg=0.048, batch=4, width=16, refine_width=8, adversarial_after=0.004, save_every=6)
+
+
+@pytest.fixture
+def own_pack(tiny_pack_path, tmp_path):
+    """A copy of the tiny pack to be trained."""
+    return shutil.copytree(tiny_pack_path, tmp_path / "own")
+
+
+@pytest.fixture
+def parts(tiny_pack):
+    proxy = tiny_pack.proxy()
+    return SplitGenerator(tiny_pack.generator(), proxy.resolution), proxy, tiny_pack.discriminator()
+
+
+def test_training_improves_agreement_and_logs_every_term(parts, tmp_path):
+    start = RearrangerTraining(*parts, TINY).score()
+    net, scores = train_rearranger(*parts, replace(TINY, kimg=0.24, lr=3e-3), tmp_path)
+    assert scores["score/agreement_cross"] > start["score/agreement_cross"] + 0.02
+    assert not any(p.requires_grad for p in net.parameters())
+    logged = json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1])
+    assert {f"loss/{name}" for name in vars(LossWeights())} <= set(logged)
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_resumed_training_equals_an_uninterrupted_one_to_the_bit(parts, tmp_path):
+    whole, _ = train_rearranger(*parts, TINY, tmp_path / "whole")
+    broken = RearrangerTraining(*parts, TINY)
+    for _ in range(5):
+        broken.train_step()
+    broken.save(tmp_path / "broken")
+    resumed, _ = train_rearranger(*parts, TINY, tmp_path / "broken")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("term", list(vars(LossWeights())))
+def test_every_term_can_be_switched_off(parts, term):
+    config = replace(TINY, adversarial_after=0.0, weights=replace(LossWeights(), **{term: 0.0}))
+    stats = RearrangerTraining(*parts, config).train_step()
+    expected = set(vars(LossWeights())) - {term}
+    assert {name for name in stats if name.startswith("loss/")} >= {f"loss/{name}" for name in expected}
+    assert f"loss/{term}" not in stats
+
+
+def test_other_settings_in_the_run_folder_are_refused(parts, tmp_path):
+    RearrangerTraining(*parts, TINY).save(tmp_path)
+    with pytest.raises(InputError, match=r"other settings \(lr\)"):
+        train_rearranger(*parts, replace(TINY, lr=0.5), tmp_path)
+
+
+def test_divergence_is_an_error_with_advice(parts):
+    training = RearrangerTraining(*parts, TINY)
+    training.net.log_sharpness.data.fill_(float("nan"))
+    with pytest.raises(InputError, match="lower --lr"):
+        training.train_step()
+
+
+def test_the_script_writes_the_pack(own_pack, tmp_path):
+    before = load_pack(own_pack).info["files"]
+    arguments = [str(own_pack), "--run", str(tmp_path / "run"), "--kimg", "0.008", "--batch", "4", "--refit-proxy"]
+    result = CliRunner().invoke(main, [*arguments, "--tap", "16", "--clusters", "3", "--proxy-samples", "16"])
+    assert result.exit_code == 0, result.output
+    pack = load_pack(own_pack)
+    assert pack.proxy().K == 3 and pack.rearranger().K == 3
+    assert all(pack.info["files"][part] != before[part] for part in (PROXY, REARRANGER))
+    assert pack.info["provenance"][REARRANGER]["config"]["kimg"] == 0.008
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch", "1"], "at least 2"),
+        (["--kimg", "0"], "must be positive"),
+        (["--refit-proxy", "--tap", "7"], "--tap 7"),
+        (["--refit-proxy", "--clusters", "1"], "--clusters 1"),
+        (["--refit-proxy", "--proxy-samples", "0"], "--proxy-samples 0"),
+    ],
+)
+def test_bad_options_end_with_one_line_and_code_2(own_pack, tmp_path, options, message):
+    result = CliRunner().invoke(main, [str(own_pack), "--run", str(tmp_path / "run"), *options])
+    assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_an_unknown_pack_is_refused(tmp_path):
+    result = CliRunner().invoke(main, ["toonhed", "--run", str(tmp_path / "run")])
+    assert result.exit_code == 2 and "unknown pack" in result.stderr
