@@ -19,7 +19,7 @@ DEFAULTS, TERMS = RearrangerConfig(), LossWeights()
     context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
-  # the shipped rearranger of the embedded domain, 40 minutes on two cores
+  # the shipped rearranger of the embedded domain, twenty minutes on two cores
   python train_rearranger.py pretrained/toonhead --run runs/rearranger
   # interrupted? the same command goes on where the last state was saved
   # other clusters, and one loss term switched off
@@ -32,6 +32,7 @@ Examples:
 )
 @click.option("--kimg", default=DEFAULTS.kimg, help="Length of the training in thousands of samples.")
 @click.option("--batch", default=DEFAULTS.batch, help="Samples per step.")
+@click.option("--own", default=DEFAULTS.own, help="How many of them are rearranged after their own mask too.")
 @click.option("--lr", default=DEFAULTS.lr, help="Peak learning rate of Adam.")
 @click.option("--psi", default=DEFAULTS.psi, help="Truncation of the samples.")
 @click.option("--seed", default=DEFAULTS.seed, help="Which samples are seen, and the initial weights.")
@@ -41,7 +42,7 @@ Examples:
 )
 @click.option("--save-every", default=DEFAULTS.save_every, help="Steps between states, scores and image grids.")
 @click.option("--tap", default=32, help="Resolution of the feature map to rearrange (new clusters only).")
-@click.option("--clusters", default=16, help="Number of proxy clusters (new clusters only).")
+@click.option("--clusters", default=24, help="Number of proxy clusters (new clusters only).")
 @click.option("--proxy-samples", default=1000, help="Samples to fit the clusters on (new clusters only).")
 @click.option(
     "--refit-proxy", is_flag=True, help="Fit new clusters though the pack has some. Retrain all mappers then."
@@ -52,6 +53,7 @@ Examples:
 @click.option("--agreement", default=TERMS.agreement, help="Weight: cross-entropy with the target mask.")
 @click.option("--attention", default=TERMS.attention, help="Weight: attention mass on the asked class.")
 @click.option("--style", default=TERMS.style, help="Weight: per-class statistics.")
+@click.option("--colour", default=TERMS.colour, help="Weight: per-class mean colour of images.")
 @click.option("--adversarial", default=TERMS.adversarial, help="Weight: the generator's discriminator.")
 def main(pack: str, run: Path, tap: int, clusters: int, proxy_samples: int, refit_proxy: bool, device: str, **options):
     """Train the rearranger of PACK (a folder, or a name in pretrained/) from its generator's own samples.

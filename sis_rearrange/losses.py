@@ -60,6 +60,18 @@ def class_means(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.einsum("nchw,nkhw->nkc", x, mask) / area.clamp_min(1)
 
 
+def class_colours(
+    image: torch.Tensor, target_mask: torch.Tensor, original: torch.Tensor, source_mask: torch.Tensor
+) -> torch.Tensor:
+    """Mean absolute difference of the mean colour of each class that both sides have; images ``[N, 3, H, W]``."""
+    size = (target_mask.shape[2], target_mask.shape[3])
+    areas = torch.minimum(target_mask.flatten(2).sum(dim=2), source_mask.flatten(2).sum(dim=2))
+    shared = (areas >= MIN_CELLS).float()
+    new = class_means(F.adaptive_avg_pool2d(image, size), target_mask)
+    old = class_means(F.adaptive_avg_pool2d(original, size), source_mask)
+    return ((new - old).abs().mean(dim=2) * shared).sum() / shared.sum().clamp_min(1)
+
+
 def style_statistics(
     moved: torch.Tensor, target_mask: torch.Tensor, original: torch.Tensor, source_mask: torch.Tensor
 ) -> torch.Tensor:

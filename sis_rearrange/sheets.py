@@ -35,7 +35,7 @@ def proxy_sheet(
         if progress is not None:
             progress(1)
     rows = [cells[at : at + 2 * PAIRS] for at in range(0, len(cells), 2 * PAIRS)]
-    titles = [f"seeds {seeds[at]} to {seeds[min(at + PAIRS, len(seeds)) - 1]}" for at in range(0, len(seeds), PAIRS)]
+    titles = ["seeds " + ", ".join(map(str, seeds[at : at + PAIRS])) for at in range(0, len(seeds), PAIRS)]
     title = f"{pack.name}: samples and their proxy masks, {proxy.K} clusters at {proxy.resolution} x {proxy.resolution}"
     return contact_sheet(rows, titles, title=title)
 

@@ -310,6 +310,20 @@ def test_domains(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_evaluate(folder, tmp_path, monkeypatch):
+    pytest.importorskip("dicebear")
+    from sis_rearrange.evaluation import protocol
+
+    few = protocol.Protocol("quick", samples=4, drawings=2, pictures=4, timed=1, drawing_side=64)
+    monkeypatch.setattr(protocol, "QUICK", few)
+    text = works("evaluate", folder, "--quick", "--out", tmp_path / "scores.json", "--record")
+    report = json.loads((tmp_path / "scores.json").read_text())
+    assert "psnr_self_db_4" in text and "psnr_self_db_4" in report["metrics"]
+    recorded = load_pack(folder).info["scores"]["quick"]
+    assert recorded["metrics"] == report["metrics"] and recorded["hash"] == load_pack(folder).hash
+    assert "quick: psnr_self_db_4 = " in works("pack", "info", folder)
+
+
 def test_a_mask_that_domains_render_wrote_is_a_segmentation(tiny_pack, tmp_path):
     _, labels = tiny_head(64)
     tiny_pack.palette().to_image(labels).save(tmp_path / "mask.png")

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "sis_rearrange"
 RANKS = {
     **dict.fromkeys(["errors", "ops"], 0),
     **dict.fromkeys(["tensors", "images", "metrics"], 1),
-    **dict.fromkeys(["weights", "domains", "correspondence"], 2),
+    **dict.fromkeys(["weights", "domains", "correspondence", "architecture"], 2),
     **dict.fromkeys(["stylegan2", "unet"], 3),
     **dict.fromkeys(["features"], 4),
     **dict.fromkeys(["proxy"], 5),

@@ -63,6 +63,14 @@ def test_style_statistics_skip_classes_that_one_side_lacks():
     assert nothing_shared == 0
 
 
+def test_class_colours_ignore_layout_and_see_colour():
+    colours = torch.tensor([[0.0, 1.0, 2.0, 3.0]])
+    target = one_hot(LABELS.flip(2), 4)
+    picture, moved = (torch.einsum("ck,nkhw->nchw", colours, m) for m in (MASK, target))
+    assert losses.class_colours(moved, target, picture, MASK) == 0
+    assert losses.class_colours(moved + 0.3, target, picture, MASK).item() == pytest.approx(0.3)
+
+
 def test_adversarial_terms_pull_in_opposite_directions():
     low, high = torch.full([4, 1], -3.0), torch.full([4, 1], 3.0)
     assert losses.adversarial(high) < losses.adversarial(low)

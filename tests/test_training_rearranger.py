@@ -14,7 +14,7 @@ from sis_rearrange.pack import PROXY, REARRANGER, load_pack
 from sis_rearrange.training.rearranger import LossWeights, RearrangerConfig, RearrangerTraining, train_rearranger
 from train_rearranger import main
 
-TINY = RearrangerConfig(kimg=0.048, batch=4, width=16, refine_width=8, adversarial_after=0.004, save_every=6)
+TINY = RearrangerConfig(kimg=0.048, batch=4, own=2, width=16, refine_width=8, adversarial_after=0.004, save_every=6)
 
 
 @pytest.fixture
@@ -88,6 +88,7 @@ def test_the_script_writes_the_pack(own_pack, tmp_path):
     [
         (["--batch", "1"], "at least 2"),
         (["--kimg", "0"], "must be positive"),
+        (["--own", "9"], "--own 9"),
         (["--refit-proxy", "--tap", "7"], "--tap 7"),
         (["--refit-proxy", "--clusters", "1"], "--clusters 1"),
         (["--refit-proxy", "--proxy-samples", "0"], "--proxy-samples 0"),

@@ -51,8 +51,8 @@ class MapperConfig:
 
     def __post_init__(self) -> None:
         if self.condition not in CONDITIONS:
-            known = ", ".join(CONDITIONS)
-            raise InputError(f"--condition {self.condition}: unknown{nearest(self.condition, CONDITIONS)}; use {known}")
+            hint = f"{nearest(self.condition, CONDITIONS)} (known: {', '.join(CONDITIONS)})"
+            raise InputError(f"--condition {self.condition}: unknown{hint}")
         if self.batch < 1:
             raise InputError(f"--batch {self.batch}: must be at least 1")
         if self.kimg <= 0:

@@ -60,7 +60,7 @@ def train_pack_rearranger(
     run: Path,
     config: RearrangerConfig,
     tap: int = 32,
-    num_clusters: int = 16,
+    num_clusters: int = 24,
     proxy_samples: int = 1000,
     refit_proxy: bool = False,
     device: str = "cpu",

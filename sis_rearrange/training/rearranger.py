@@ -43,6 +43,7 @@ class LossWeights:
     agreement: float = 1.0  # both masks: cross-entropy of the soft assignment with the target mask
     attention: float = 0.5  # both masks: -log attention mass on the asked class
     style: float = 4.0  # other mask: per-class means and spreads of features and skip image
+    colour: float = 4.0  # other mask: per-class mean colour of the images
     adversarial: float = 1.0  # other mask: fool the generator's own discriminator, which sees the mask too
 
 
@@ -50,8 +51,9 @@ class LossWeights:
 class RearrangerConfig:
     """Settings of one training run."""
 
-    kimg: float = 32.0  # thousands of samples
-    batch: int = 8  # samples per step; each is rearranged twice
+    kimg: float = 16.0  # thousands of samples
+    batch: int = 8  # samples per step, each rearranged after its neighbour's mask
+    own: int = 2  # of these, how many are also rearranged after their own: the easier task needs fewer
     lr: float = 1e-3  # Adam, cosine to 2 % of it
     d_lr: float = 5e-4  # of the discriminator
     psi: float = 0.9  # truncation of the samples
@@ -62,7 +64,7 @@ class RearrangerConfig:
     r1_interval: int = 16  # discriminator updates between R1 penalties
     ema: float = 0.998  # decay per step of the averaged weights that are shipped
     width: int = 64  # of queries and keys
-    refine_width: int = 96
+    refine_width: int = 128
     bfloat16: bool = False  # convolutions in bfloat16: about twice as fast on processors that have it
     seed: int = 0
     save_every: int = 200  # steps between states, scores and image grids
@@ -71,6 +73,8 @@ class RearrangerConfig:
     def __post_init__(self) -> None:
         if self.batch < 2:
             raise InputError(f"--batch {self.batch}: must be at least 2, samples exchange their masks")
+        if not 1 <= self.own <= self.batch:
+            raise InputError(f"--own {self.own}: must be 1 to the batch size, {self.batch}")
         if self.kimg <= 0:
             raise InputError(f"--kimg {self.kimg}: must be positive")
 
@@ -157,52 +161,63 @@ class RearrangerTraining:
         stats["loss/total"] = total.item()
         stats["grad_norm"] = norm.item()
         if "adversarial" in terms and self.step % 2 == 0:
-            stats["loss/discriminator"] = self._critic_step(batch, images[config.batch :].detach())
+            stats["loss/discriminator"] = self._critic_step(batch, images[config.own :].detach())
         self.step += 1
         return stats
 
     def _both_ways(self, batch: Batch) -> tuple[Rearranged, torch.Tensor, torch.Tensor]:
-        """Rearranged features, images and target labels: first after the own masks, then after the neighbours'."""
+        """Rearranged features, images and target labels: first after own masks, then after the neighbours'."""
+        own = self.config.own
+
+        def sources(t: torch.Tensor) -> torch.Tensor:
+            return torch.cat([t[:own], t])
+
+        def targets(t: torch.Tensor) -> torch.Tensor:
+            return torch.cat([t[:own], t.roll(1, 0)])
+
         mask = one_hot(batch.labels, self.proxy.K)
-        twice = [torch.cat([t, t]) for t in (batch.feature_map, batch.skip, mask)]
         with self._autocast():
             code = self.net.encode(mask)
             moved = self.net(
-                *twice,
-                target_mask=torch.cat([mask, mask.roll(1, 0)]),
-                source_code=torch.cat([code, code]),
-                target_code=torch.cat([code, code.roll(1, 0)]),
+                sources(batch.feature_map),
+                sources(batch.skip),
+                sources(mask),
+                targets(mask),
+                sources(code),
+                targets(code),
             )
-            images = self.split.g2(moved.feature_map, moved.skip, torch.cat([batch.ws, batch.ws]))
-        return moved, images.float(), torch.cat([batch.labels, batch.labels.roll(1, 0)])
+            images = self.split.g2(moved.feature_map, moved.skip, sources(batch.ws))
+        return moved, images.float(), targets(batch.labels)
 
     def _terms(
         self, batch: Batch, moved: Rearranged, images: torch.Tensor, target: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """The loss terms that are switched on, unweighted."""
-        weights, size = self.config.weights, self.config.batch
+        weights, count = self.config.weights, self.config.own
         source_mask = one_hot(batch.labels, self.proxy.K)
         target_mask = one_hot(target, self.proxy.K)
-        own, other = slice(0, size), slice(size, 2 * size)
+        own, other = slice(0, count), slice(count, None)
         scale = self.net.scale()
         terms: dict[str, torch.Tensor] = {}
         if weights.self_feature:
             terms["self_feature"] = losses.feature_reconstruction(
-                moved.feature_map[own], batch.feature_map, self.net.feature_std
+                moved.feature_map[own], batch.feature_map[own], self.net.feature_std
             )
         if weights.self_image:
-            terms["self_image"] = losses.image_reconstruction(images[own], batch.image)
+            terms["self_image"] = losses.image_reconstruction(images[own], batch.image[own])
         if weights.agreement:
             logits = self.proxy.logits(moved.feature_map)
             terms["agreement"] = losses.proxy_agreement(logits, target, self.config.relax, self.config.sharpness)
         if weights.attention:
-            reachable = losses.cells_reachable(torch.cat([source_mask, source_mask]), target_mask)
+            reachable = losses.cells_reachable(torch.cat([source_mask[own], source_mask]), target_mask)
             terms["attention"] = losses.attention_mass(moved.class_mass, reachable)
         if weights.style:
             new = torch.cat([moved.feature_map[other], moved.skip[other]], dim=1) / scale
             old = torch.cat([batch.feature_map, batch.skip], dim=1) / scale
             terms["style"] = losses.style_statistics(new, target_mask[other], old, source_mask)
-        if self.critic is not None and self.step * size >= self.config.adversarial_after * 1000:
+        if weights.colour:
+            terms["colour"] = losses.class_colours(images[other], target_mask[other], batch.image, source_mask)
+        if self.critic is not None and self.step * self.config.batch >= self.config.adversarial_after * 1000:
             with self._autocast():
                 logits = self.critic(images[other], target_mask[other])
             terms["adversarial"] = losses.adversarial(logits.float())
