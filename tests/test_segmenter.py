@@ -15,8 +15,17 @@ from sis_rearrange.training.segmenter import Augmentation, Renders, SegmenterCon
 from sis_rearrange.unet import UNet
 from sis_rearrange.weights import read_weights
 
-TINY = {"resolution": 16, "images": 32, "batch": 16, "steps": 6, "widths": (8, 16), "validation": 4,
-        "evaluate_every": 3, "save_every": 0.0, "bfloat16": False}
+TINY = {
+    "resolution": 16,
+    "images": 32,
+    "batch": 16,
+    "steps": 6,
+    "widths": (8, 16),
+    "validation": 4,
+    "evaluate_every": 3,
+    "save_every": 0.0,
+    "bfloat16": False,
+}
 
 
 def test_roles_share_no_picture_and_touch_no_held_out_one():
@@ -31,7 +40,7 @@ def test_writes_scored_weights_that_rebuild(tmp_path):
     config, state = read_weights(path)
     assert path.name == "judge.safetensors" and config["kind"] == "unet" and config["role"] == "judge"
     assert config["training"]["indices"] == [0, 32] and config["resolution"] == 16
-    network = UNet(**{key: config[key] for key in ("in_channels", "out_channels", "widths", "out_stride")})
+    network = UNet(**config["args"])
     network.load_state_dict(state)
     with np.load(tmp_path / "val.npz") as held_out:
         again = segmenter.score(network, Renders(held_out["pictures"], held_out["masks"]), tuple(config["classes"]))
@@ -65,6 +74,8 @@ def test_other_settings_do_not_overwrite_a_training(tmp_path):
     train_segmenter("toonhead", tmp_path, "judge", SegmenterConfig(**TINY), workers=1)
     with pytest.raises(InputError, match="other settings"):
         train_segmenter("toonhead", tmp_path, "judge", SegmenterConfig(**(TINY | {"lr": 1e-3})), workers=1)
+    with pytest.raises(InputError, match=r"other settings \(role\)"):
+        train_segmenter("toonhead", tmp_path, "segmenter", SegmenterConfig(**TINY), workers=1)
 
 
 def test_loss_prefers_the_truth():

@@ -22,13 +22,13 @@ from sis_rearrange.training.pack_training import train_pack_mapper
 from sis_rearrange.training.rearranger import TRAIN_SEEDS, VALIDATION_SEEDS
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = MapperConfig("sketch", kimg=0.032, batch=4, lr=1e-2, widths=(8, 16), save_every=4)
+TINY = MapperConfig("sketch", kimg=0.032, batch=4, lr=1e-2, widths=(8, 16), save_every=4, cycle_batch=1, cycle_after=0.25)
 
 
 def training_of(pack, config):
     split = SplitGenerator(pack.generator(), pack.proxy().resolution)
     return MapperTraining(
-        split, pack.proxy(), get_condition(config.condition, pack.palette()), pack.segmenter(), config
+        split, pack.proxy(), get_condition(config.condition, pack.palette()), pack.segmenter(), config, pack.rearranger()
     )
 
 
@@ -42,7 +42,7 @@ def test_learns_held_out_proxy_masks(tiny_pack, name):
     training = training_of(tiny_pack, replace(TINY, condition=name, kimg=0.16, ema=0.9, bfloat16=name == "sketch"))
     losses = [training.train_step()["loss/cross_entropy"] for _ in range(training.config.steps)]
     assert np.mean(losses[-8:]) < 0.93 * np.mean(losses[:2])
-    labels = training.pairs(VALIDATION_SEEDS, np.random.default_rng(0)).labels
+    labels = training.pairs(VALIDATION_SEEDS, np.random.default_rng(0)).looks.labels
     commonest = torch.bincount(labels.flatten()).max().item() / labels.numel()
     scores = training.score()
     assert scores["score/proxy_accuracy"] > commonest + 0.1  # a mapper that ignores drawing and place gets no more
@@ -57,7 +57,7 @@ def test_pairs_are_the_generators_own(tiny_pack):
     ws = sample_ws(tiny_pack.generator(), seeds, TINY.psi)
     images = tiny_pack.generator().synthesis(ws, noise_mode="const").clamp(-1, 1)
     assert torch.equal(pairs.images, images)
-    assert torch.equal(pairs.labels, tiny_pack.proxy().labels(training.split.g1(ws)[0]))
+    assert torch.equal(pairs.looks.labels, tiny_pack.proxy().labels(training.split.g1(ws)[0]))
     assert torch.equal(pairs.drawings, training.condition.from_samples(images, None, np.random.default_rng(1)))
 
 
@@ -67,7 +67,7 @@ def test_drawings_of_a_step_are_repeatable_and_vary(tiny_pack):
     one, two, other = (training.pairs(seeds, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert one.drawings.shape == (3, training.condition.channels, tiny_pack.resolution, tiny_pack.resolution)
     assert torch.equal(one.drawings, two.drawings)
-    assert torch.equal(one.labels, other.labels) and not torch.equal(one.drawings, other.drawings)
+    assert torch.equal(one.looks.labels, other.looks.labels) and not torch.equal(one.drawings, other.drawings)
 
 
 def test_interrupted_training_ends_where_an_uninterrupted_one_does(tiny_pack, tmp_path):
@@ -128,7 +128,8 @@ def test_other_settings_do_not_overwrite_a_run(tiny_pack, tmp_path):
     training_of(tiny_pack, TINY).save(tmp_path)
     split = SplitGenerator(tiny_pack.generator(), tiny_pack.proxy().resolution)
     with pytest.raises(InputError, match=r"other settings \(lr\)"):
-        train_mapper(split, tiny_pack.proxy(), get_condition("sketch"), None, replace(TINY, lr=1e-3), tmp_path)
+        networks = tiny_pack.proxy(), get_condition("sketch"), tiny_pack.segmenter()
+        train_mapper(split, *networks, replace(TINY, lr=1e-3), tmp_path, tiny_pack.rearranger())
 
 
 @pytest.mark.parametrize(

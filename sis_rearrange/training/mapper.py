@@ -26,7 +26,9 @@ from sis_rearrange.errors import InputError, nearest
 from sis_rearrange.features import SplitGenerator, sample_ws
 from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.proxy import ProxyClusters, palette
+from sis_rearrange.rearranger import Rearranger
 from sis_rearrange.training.checkpoint import load_checkpoint, save_checkpoint
+from sis_rearrange.training.cycle import Cycle, Looks
 from sis_rearrange.training.rearranger import TRAIN_SEEDS, VALIDATION_SEEDS
 from sis_rearrange.training.schedule import learning_rate
 from sis_rearrange.unet import UNet
@@ -44,6 +46,9 @@ class MapperConfig:
     psi: float = 0.9  # truncation of the samples
     widths: tuple[int, ...] = (24, 48, 96, 128, 128)  # channels per level of the U-Net
     label_smoothing: float = 0.05  # share of the target spread over all clusters
+    cycle: float = 1.0  # weight of the parts seen in the rearranged picture; 0 switches it off
+    cycle_batch: int = 4  # samples of each step that are followed to the picture
+    cycle_after: float = 0.3  # share of the run before that starts
     bfloat16: bool = False  # convolutions in bfloat16: about twice as fast on processors that have it
     seed: int = 0
     ema: float = 0.998  # decay per step of the averaged weights that are shipped
@@ -59,6 +64,8 @@ class MapperConfig:
             raise InputError(f"--kimg {self.kimg}: must be positive")
         if self.save_every < 1:
             raise InputError(f"--save-every {self.save_every}: must be at least 1")
+        if self.cycle > 0 and not 1 <= self.cycle_batch < self.batch:
+            raise InputError(f"--cycle-batch {self.cycle_batch}: must be at least 1 and below --batch {self.batch}")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"--label-smoothing {self.label_smoothing}: must be in [0, 1)")
 
@@ -73,7 +80,8 @@ class Pairs(NamedTuple):
 
     images: torch.Tensor  # [N, 3, R, R] in [-1, 1]
     drawings: torch.Tensor  # [N, channels, R, R], what the condition made of the images
-    labels: torch.Tensor  # [N, r, r] int64, their own proxy masks
+    parts: torch.Tensor | None  # [N, R, R] int64, what the segmenter sees in them
+    looks: Looks  # features and proxy masks of the samples
 
 
 class MapperTraining:
@@ -84,13 +92,18 @@ class MapperTraining:
         split: SplitGenerator,
         proxy: ProxyClusters,
         condition: Condition,
-        segmenter: UNet | None,  # part labels for the samples; None where the condition needs none
+        segmenter: UNet | None,  # part labels for the samples; None where neither condition nor cycle needs them
         config: MapperConfig,
+        rearranger: Rearranger | None = None,  # needed where config.cycle > 0
     ) -> None:
         if condition.needs_labels and segmenter is None:
             raise ValueError(f"{condition.name} needs a segmenter")
         self.split, self.proxy, self.config = split, proxy, config
-        self.condition, self.segmenter = condition, segmenter if condition.needs_labels else None
+        self.condition, self.segmenter, self.cycle = condition, segmenter, None
+        if config.cycle > 0:
+            if segmenter is None or rearranger is None:
+                raise ValueError("the cycle term needs a segmenter and a rearranger")
+            self.cycle = Cycle(split, rearranger, segmenter)
         self.device = proxy.centroids.device
         # Channels last: convolutions take a fifth less time
         self.net = self._new_mapper().to(memory_format=torch.channels_last).to(self.device).train()
@@ -132,7 +145,7 @@ class MapperTraining:
         with self._autocast():
             parts = None if self.segmenter is None else self.segmenter(images).argmax(dim=1)
         drawings = self.condition.from_samples(images, parts, rng).to(self.device)
-        return Pairs(images, drawings, self.proxy.labels(feature_map))
+        return Pairs(images, drawings, parts, Looks(ws, feature_map, skip, self.proxy.labels(feature_map)))
 
     def train_step(self) -> dict[str, float]:
         """One update of the mapper; returns its loss and accuracy on the batch."""
@@ -143,8 +156,17 @@ class MapperTraining:
         self.optimizer.param_groups[0]["lr"] = rate
         with self._autocast():
             logits = self.net(pairs.drawings)
-        logits = logits.float()
-        loss = F.cross_entropy(logits, pairs.labels, label_smoothing=config.label_smoothing)
+        logits, labels = logits.float(), pairs.looks.labels
+        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        stats = {"loss/cross_entropy": loss.item(), "lr": rate}
+        if self.cycle is not None and self.step >= config.cycle_after * config.steps:
+            count = config.cycle_batch
+            others = Looks(*(t[count : 2 * count] if len(t) >= 2 * count else t[-count:] for t in pairs.looks))
+            assert pairs.parts is not None
+            with self._autocast():
+                seen = self.cycle(logits[:count], others, pairs.parts[:count])
+            stats["loss/cycle"] = seen.item()
+            loss = loss + config.cycle * seen
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
@@ -153,13 +175,8 @@ class MapperTraining:
         self.optimizer.step()
         self._average()
         self.step += 1
-        accuracy = (logits.detach().argmax(dim=1) == pairs.labels).float().mean()
-        return {
-            "loss/cross_entropy": loss.item(),
-            "batch/accuracy": accuracy.item(),
-            "grad_norm": norm.item(),
-            "lr": rate,
-        }
+        accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
+        return stats | {"batch/accuracy": accuracy.item(), "grad_norm": norm.item()}
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -181,10 +198,10 @@ class MapperTraining:
     def score(self) -> dict[str, float]:
         """Share of cells that the averaged network gets right on held-out samples, and its cross-entropy in nats."""
         pairs = self._held_out(len(VALIDATION_SEEDS))
-        logits = self.ema(pairs.drawings)
+        logits, labels = self.ema(pairs.drawings), pairs.looks.labels
         return {
-            "score/proxy_accuracy": (logits.argmax(dim=1) == pairs.labels).float().mean().item(),
-            "score/cross_entropy": F.cross_entropy(logits, pairs.labels).item(),
+            "score/proxy_accuracy": (logits.argmax(dim=1) == labels).float().mean().item(),
+            "score/cross_entropy": F.cross_entropy(logits, labels).item(),
         }
 
     @torch.inference_mode()
@@ -200,7 +217,7 @@ class MapperTraining:
         rows = [
             pairs.images.cpu() / 2 + 0.5,
             torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255,
-            painted(pairs.labels),
+            painted(pairs.looks.labels),
             painted(self.ema(pairs.drawings).argmax(dim=1)),
         ]
         return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
@@ -226,6 +243,7 @@ def train_mapper(
     segmenter: UNet | None,
     config: MapperConfig,
     run: Path,
+    rearranger: Rearranger | None = None,
 ) -> tuple[SemanticMapper, dict[str, float]]:
     """Train, or go on with, the run in the folder ``run``; returns the averaged network and its scores.
 
@@ -234,7 +252,7 @@ def train_mapper(
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    training = MapperTraining(split, proxy, condition, segmenter, config)
+    training = MapperTraining(split, proxy, condition, segmenter, config, rearranger)
     training.resume(run)
     run.mkdir(parents=True, exist_ok=True)
     writer = SummaryWriter(str(run), purge_step=training.step)

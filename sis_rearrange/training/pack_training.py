@@ -90,14 +90,18 @@ def train_pack_rearranger(
 def train_pack_mapper(pack_path: str, run: Path, config: MapperConfig, device: str = "cpu") -> dict[str, float]:
     """Train the mapper of one condition for a pack and write it into the pack; returns the scores.
 
-    Raises InputError where the pack lacks proxy clusters, or a segmenter that the condition needs.
+    Raises InputError where the pack lacks proxy clusters, or a segmenter or rearranger that are needed.
     """
     pack = load_pack(pack_path)
     proxy = copy.deepcopy(pack.proxy()).to(device)
     split = SplitGenerator(copy.deepcopy(pack.generator()).to(device), proxy.resolution)
     condition = get_condition(config.condition, pack.palette())
-    segmenter = copy.deepcopy(pack.segmenter()).to(device) if condition.needs_labels else None
-    net, scores = train_mapper(split, proxy, condition, segmenter, config, run)
+    segmenter = rearranger = None
+    if condition.needs_labels or config.cycle > 0:
+        segmenter = copy.deepcopy(pack.segmenter()).to(device)
+    if config.cycle > 0:
+        rearranger = copy.deepcopy(pack.rearranger()).to(device)
+    net, scores = train_mapper(split, proxy, condition, segmenter, config, run, rearranger)
     facts = provenance(
         config=json.loads(json.dumps(asdict(config))), scores={k: round(v, 4) for k, v in scores.items()}
     )

@@ -21,11 +21,13 @@ from tqdm import tqdm
 
 from sis_rearrange.domains import SPLITS, Domain, get_domain, render_many
 from sis_rearrange.errors import InputError, nearest
-from sis_rearrange.images import write_bytes, write_text
+from sis_rearrange.images import write_text
 from sis_rearrange.metrics import class_iou, confusion, miou, pixel_accuracy
 from sis_rearrange.tensors import assert_shape, from_uint8
+from sis_rearrange.training.checkpoint import load_checkpoint, save_checkpoint
+from sis_rearrange.training.schedule import learning_rate
 from sis_rearrange.unet import UNet
-from sis_rearrange.weights import encode_weights, read_weights, write_weights
+from sis_rearrange.weights import read_weights, write_weights
 
 # Halves of the training split, and seeds, per role.
 ROLES: dict[str, tuple[range, int]] = {
@@ -39,11 +41,11 @@ _DICE_SMOOTHING = 32.0  # pixels; keeps the dice of a class that a batch hardly 
 class Augmentation:
     """Random changes of a training picture. Strengths are the ends of uniform ranges, for images in [-1, 1]."""
 
-    hue: float = 0.0             # turn of the colour circle, in turns
-    contrast: float = 0.0        # gain per image and channel, 1 +- this
-    brightness: float = 0.0      # offset per image and channel
-    blur: float = 0.0            # share of a 3x3 binomial blur; the same range sharpens half as strongly
-    noise: float = 0.0           # standard deviation of pixel noise, drawn per image up to this
+    hue: float = 0.0  # turn of the colour circle, in turns
+    contrast: float = 0.0  # gain per image and channel, 1 +- this
+    brightness: float = 0.0  # offset per image and channel
+    blur: float = 0.0  # share of a 3x3 binomial blur; the same range sharpens half as strongly
+    noise: float = 0.0  # standard deviation of pixel noise, drawn per image up to this
 
 
 # The segmenter reads generated pictures, whose colours bleed and whose edges wobble; the judge should stay exact.
@@ -57,26 +59,30 @@ AUGMENTATIONS = {
 class SegmenterConfig:
     """Settings of one training. ``resolution`` must be divisible by 2**(len(widths) - 1)."""
 
-    resolution: int = 64                                 # pixels per side
-    images: int = 16_000                                 # rendered training pictures
-    steps: int = 3_000                                   # optimiser steps
-    batch: int = 32                                      # pictures per step
-    lr: float = 4e-3                                     # peak learning rate of AdamW, reached after 10 % of the steps
+    resolution: int = 64  # pixels per side
+    images: int = 16_000  # rendered training pictures
+    steps: int = 3_000  # optimiser steps
+    batch: int = 32  # pictures per step
+    lr: float = 4e-3  # peak learning rate of AdamW, reached after 10 % of the steps
     weight_decay: float = 1e-2
-    dice: float = 1.0                                    # weight of the soft-dice term; 0 switches it off
-    widths: tuple[int, ...] = (16, 32, 64, 96, 128)      # of the U-Net
-    bfloat16: bool = True                                # about twice as fast on CPUs that have it; off elsewhere
-    validation: int = 1_000                              # pictures of the val split scored at the end
-    evaluate_every: int = 500                            # steps between scores on the first 128 of them
-    save_every: float = 60.0                             # seconds between checkpoints
+    dice: float = 1.0  # weight of the soft-dice term; 0 switches it off
+    widths: tuple[int, ...] = (16, 32, 64, 96, 128)  # of the U-Net
+    bfloat16: bool = True  # about twice as fast on CPUs that have it; off elsewhere
+    validation: int = 1_000  # pictures of the val split scored at the end
+    evaluate_every: int = 500  # steps between scores on the first 128 of them
+    save_every: float = 60.0  # seconds between checkpoints
 
     def __post_init__(self) -> None:
         if self.resolution % 2 ** (len(self.widths) - 1):
-            raise InputError(f"resolution {self.resolution} must be divisible by {2 ** (len(self.widths) - 1)} "
-                             f"for {len(self.widths)} widths")
+            raise InputError(
+                f"resolution {self.resolution} must be divisible by {2 ** (len(self.widths) - 1)} "
+                f"for {len(self.widths)} widths"
+            )
         if self.batch < 1 or self.images < self.batch or self.steps < 1:
-            raise InputError(f"need steps >= 1 and images >= batch >= 1, got steps {self.steps}, "
-                             f"images {self.images}, batch {self.batch}")
+            raise InputError(
+                f"need steps >= 1 and images >= batch >= 1, got steps {self.steps}, "
+                f"images {self.images}, batch {self.batch}"
+            )
         if not 1 <= self.validation <= len(SPLITS["val"]):
             raise InputError(f"validation must be 1..{len(SPLITS['val'])} pictures, got {self.validation}")
 
@@ -90,6 +96,7 @@ class Renders:
 
 
 # ---- data ------------------------------------------------------------------------------------------------------
+
 
 def cached_renders(domain: Domain, indices: range, resolution: int, path: Path, workers: int = 2) -> Renders:
     """Render ``indices``, or read them from the .npz at ``path`` where an earlier run left the very same pictures."""
@@ -164,6 +171,7 @@ def batches(
 
 # ---- loss ------------------------------------------------------------------------------------------------------
 
+
 def class_weights(masks: np.ndarray, num_classes: int) -> torch.Tensor:
     """Weights ~ 1/sqrt(frequency), float32 ``[K]``, at most 5, averaging 1 over the pixels of ``masks``."""
     frequency = np.bincount(masks.ravel(), minlength=num_classes) / masks.size
@@ -183,6 +191,7 @@ def soft_dice_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 # ---- training --------------------------------------------------------------------------------------------------
 
+
 @torch.no_grad()
 def score(network: UNet, data: Renders, classes: tuple[str, ...], batch: int = 50) -> dict[str, Any]:
     """Scores against true masks: ``miou``, ``accuracy``, ``iou`` (by class name), ``images``; network in eval mode."""
@@ -191,59 +200,43 @@ def score(network: UNet, data: Renders, classes: tuple[str, ...], batch: int = 5
     for at in range(0, len(data.pictures), batch):
         predicted = network(from_uint8(data.pictures[at : at + batch])).argmax(1)
         matrix += confusion(predicted, torch.from_numpy(data.masks[at : at + batch]), len(classes))
-    per_class = {name: round(value, 4) for name, value in zip(classes, class_iou(matrix).tolist(), strict=True)
-                 if not math.isnan(value)}
-    return {"miou": round(miou(matrix), 4), "accuracy": round(pixel_accuracy(matrix), 4), "iou": per_class,
-            "images": len(data.pictures)}
+    per_class = {
+        name: round(value, 4)
+        for name, value in zip(classes, class_iou(matrix).tolist(), strict=True)
+        if not math.isnan(value)
+    }
+    return {
+        "miou": round(miou(matrix), 4),
+        "accuracy": round(pixel_accuracy(matrix), 4),
+        "iou": per_class,
+        "images": len(data.pictures),
+    }
 
 
 class _State:
     """Network, optimiser and progress of a training, and the checkpoint that resumes it."""
 
-    def __init__(self, config: SegmenterConfig, num_classes: int, seed: int, path: Path) -> None:
+    def __init__(self, domain: Domain, role: str, config: SegmenterConfig, run: Path) -> None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.network = UNet(3, num_classes, config.widths).to(memory_format=torch.channels_last)
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-        self.config, self.path = config, path
+            torch.manual_seed(ROLES[role][1])
+            network = UNet(3, len(domain.classes), config.widths)
+        self.network = network.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.config, self.run = config, run
+        self.settings = {"domain": domain.name, "role": role, **asdict(config)}
         self.step, self.seconds = 0, 0.0
 
-    def _settings(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self.config)))
-
     def save(self) -> None:
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        for number, slots in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{number}.{slot}": value for slot, value in slots.items()}
-        progress = {"step": self.step, "seconds": self.seconds, "settings": self._settings()}
-        write_bytes(self.path, encode_weights(tensors, progress, half=False))
+        """Write the checkpoint of the run."""
+        progress = {"step": self.step, "seconds": self.seconds}
+        save_checkpoint(self.run, {"network": self.network}, {"network": self.optimizer}, self.settings, progress)
 
     def resume(self) -> bool:
-        """Continue from the checkpoint if there is one. InputError if it belongs to a training with other settings."""
-        if not self.path.is_file():
-            return False
-        progress, tensors = read_weights(self.path)
-        if progress.get("settings") != self._settings():
-            raise InputError(f"{self.path}: a training with other settings; remove it or name another output folder")
-        self.network.load_state_dict(
-            {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")})
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimiser."):
-                _, number, slot = name.split(".")
-                state.setdefault(int(number), {})[slot] = value
-        whole = self.optimiser.state_dict()
-        self.optimiser.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
-        self.step, self.seconds = int(progress["step"]), float(progress["seconds"])
-        return True
-
-
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear rise over the first 10 % of the steps, then half a cosine down to 0."""
-    rise = max(1, steps // 10)
-    if step < rise:
-        return peak * (step + 1) / rise
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+        """Go on from the checkpoint if there is one. InputError if it belongs to a training with other settings."""
+        progress = load_checkpoint(self.run, {"network": self.network}, {"network": self.optimizer}, self.settings)
+        if progress is not None:
+            self.step, self.seconds = progress["step"], progress["seconds"]
+        return progress is not None
 
 
 def train_segmenter(
@@ -256,9 +249,9 @@ def train_segmenter(
     """Train and score the U-Net of a role; returns the weight file ``out/<role>.safetensors`` (fp16).
 
     ``out`` also gets ``checkpoint.safetensors`` (to resume: run the same call again), the cached renders, and
-    ``metrics.jsonl`` (one line per evaluation). The weight file's config holds the U-Net's arguments, role, classes,
-    resolution, held-out metrics and training settings. Raises InputError for an unknown domain or role, or when
-    ``out`` holds a training with other settings.
+    ``metrics.jsonl`` (one line per evaluation). The weight file's config holds the U-Net's arguments (``args``), role,
+    classes, resolution, held-out metrics and training settings. Raises InputError for an unknown domain or role, or
+    when ``out`` holds a training with other settings.
     """
     if role not in ROLES:
         raise InputError(f"unknown role '{role}'{nearest(role, ROLES)} (known: {', '.join(ROLES)})")
@@ -268,7 +261,7 @@ def train_segmenter(
     if config.images > len(indices):
         raise InputError(f"the {role} has {len(indices):,} training pictures, {config.images:,} were asked for")
 
-    state = _State(config, len(domain.classes), seed, out / "checkpoint.safetensors")
+    state = _State(domain, role, config, out)
     resumed = state.resume()
     # The cache remembers what it holds, so it may outlive a change of settings.
     data = cached_renders(domain, indices[: config.images], config.resolution, out / "train.npz", workers)
@@ -279,9 +272,9 @@ def train_segmenter(
     _optimise(state, data, held_out, domain, role, lines, log)
 
     written = out / f"{role}.safetensors"
-    description = {
+    description: dict[str, Any] = {
         "kind": "unet",
-        **state.network.config,
+        "args": state.network.config,
         "role": role,
         "classes": list(domain.classes),
         "resolution": config.resolution,
@@ -318,15 +311,15 @@ def _optimise(
     for images, labels in batches(data, config, AUGMENTATIONS[role], ROLES[role][1], state.step):
         # One step
         state.network.train()
-        for group in state.optimiser.param_groups:
+        for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(state.step, config.steps, config.lr)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
             logits = state.network(images.contiguous(memory_format=torch.channels_last))
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, weights) + config.dice * soft_dice_loss(logits, labels)
-        state.optimiser.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        state.optimiser.step()
+        state.optimizer.step()
         state.step += 1
         now = time.monotonic()
         state.seconds, clock = state.seconds + now - clock, now

@@ -1,0 +1,61 @@
+"""Follow a mapper's mask to the picture: does the rearranged picture show the parts that were drawn?
+
+Cross-entropy with a sample's own proxy mask counts every cell alike, though the few cells of an eye decide what people
+see. Here the predicted mask goes through the frozen rearranger in another sample's look, and the segmenter reads the
+parts off the picture. All networks but the mapper are frozen.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from sis_rearrange.features import SplitGenerator
+from sis_rearrange.rearranger import Rearranger
+from sis_rearrange.tensors import one_hot
+from sis_rearrange.unet import UNet
+
+RARE = 0.005  # share of the pixels below which a part's weight grows no further
+
+
+class Looks(NamedTuple):
+    """Samples that give the look."""
+
+    ws: torch.Tensor  # [N, num_ws, w_dim]
+    feature_map: torch.Tensor  # [N, C, r, r]
+    skip: torch.Tensor  # [N, 3, r, r]
+    labels: torch.Tensor  # [N, r, r] int64 proxy masks
+
+
+def part_weights(parts: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Weights ``[P]`` of the part classes for labels ``[N, H, W]``: one over the square root of their share."""
+    share = torch.bincount(parts.flatten(), minlength=num_classes).float() / parts.numel()
+    weights = (share + RARE).rsqrt()
+    return weights / (weights * share).sum()
+
+
+class Cycle(nn.Module):
+    """The frozen way from a proxy mask to the parts in the picture."""
+
+    def __init__(self, split: SplitGenerator, rearranger: Rearranger, segmenter: UNet) -> None:
+        super().__init__()
+        self.split, self.rearranger, self.segmenter = split, rearranger, segmenter
+
+    def forward(self, logits: torch.Tensor, looks: Looks, parts: torch.Tensor) -> torch.Tensor:
+        """Weighted cross-entropy of the parts in the pictures with those drawn; a scalar.
+
+        Args:
+            logits: the mapper's, ``[N, K, r, r]``. The rearranger gets the hard mask, the gradient goes to the soft one.
+            looks: N samples, others than those drawn.
+            parts: what was drawn, labels ``[N, H, W]``.
+        """
+        soft = logits.float().softmax(dim=1)
+        hard = one_hot(logits.argmax(dim=1), logits.shape[1])
+        mask = hard + soft - soft.detach()
+        moved = self.rearranger(looks.feature_map, looks.skip, one_hot(looks.labels, logits.shape[1]), mask)
+        pictures = self.split.g2(moved.feature_map, moved.skip, looks.ws)
+        seen = self.segmenter(pictures.clamp(-1, 1)).float()
+        return F.cross_entropy(seen, parts, part_weights(parts, seen.shape[1]))
