@@ -21,12 +21,12 @@ class SemanticMapper(nn.Module):
 
     def __init__(
         self,
-        condition: str,                               # name of the condition it was trained for, kept in the config
-        in_channels: int,                             # channels of that condition
-        K: int,                                       # number of proxy clusters
-        image_resolution: int,                        # R, side of the condition in pixels
-        proxy_resolution: int,                        # r, side of the proxy mask in cells; R / r is a power of two
-        widths: Sequence[int] = (32, 64, 96, 128),    # channels per level of the U-Net
+        condition: str,  # name of the condition it was trained for, kept in the config
+        in_channels: int,  # channels of that condition
+        K: int,  # number of proxy clusters
+        image_resolution: int,  # R, side of the condition in pixels
+        proxy_resolution: int,  # r, side of the proxy mask in cells; R / r is a power of two
+        widths: Sequence[int] = (32, 64, 96, 128),  # channels per level of the U-Net
     ) -> None:
         super().__init__()
         if image_resolution % proxy_resolution:

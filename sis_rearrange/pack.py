@@ -40,8 +40,18 @@ if TYPE_CHECKING:
     from sis_rearrange.stylegan2 import Discriminator, Generator
     from sis_rearrange.unet import UNet
 
-__all__ = ["Pack", "add_file", "create_pack", "load_pack", "mapper_file", "pack_names", "update_info", "verify_pack",
-           "write_component", "write_manifest"]
+__all__ = [
+    "Pack",
+    "add_file",
+    "create_pack",
+    "load_pack",
+    "mapper_file",
+    "pack_names",
+    "update_info",
+    "verify_pack",
+    "write_component",
+    "write_manifest",
+]
 
 MANIFEST_FILE = "manifest.json"
 GENERATOR = "generator.safetensors"
@@ -157,8 +167,10 @@ class Pack:
 
         known = self.conditions()
         if condition not in known:
-            raise InputError(f"pack {self.name!r} has no mapper for the condition {condition!r}"
-                             f"{nearest(condition, known)}; it has {', '.join(known) or 'none'}")
+            raise InputError(
+                f"pack {self.name!r} has no mapper for the condition {condition!r}"
+                f"{nearest(condition, known)}; it has {', '.join(known) or 'none'}"
+            )
         return self._network(mapper_file(condition), "mapper", SemanticMapper)
 
     def segmenter(self) -> UNet:
@@ -203,8 +215,9 @@ class Pack:
             network.load_state_dict(state, strict=True)
         except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{where}: its configuration and weights do not fit this version ({reason}); "
-                             "train that part again") from error
+            raise InputError(
+                f"{where}: its configuration and weights do not fit this version ({reason}); train that part again"
+            ) from error
         return network.eval().requires_grad_(False), config
 
 
@@ -245,8 +258,14 @@ def verify_pack(name_or_path: str | Path) -> list[str]:
     return problems + _manifest_problems(path, info)
 
 
-def write_component(pack_dir: str | Path, relpath: str, state: Mapping[str, torch.Tensor], config: Mapping[str, Any],
-                    provenance: Mapping[str, Any], half: bool = True) -> None:
+def write_component(
+    pack_dir: str | Path,
+    relpath: str,
+    state: Mapping[str, torch.Tensor],
+    config: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    half: bool = True,
+) -> None:
     """Write one network's weights into a pack, with where they are from.
 
     ``config`` is ``{"kind": ..., "args": {constructor arguments}, ...}``; what stands beside these two is kept for

@@ -24,8 +24,17 @@ DRAWING_FOLDER = "drawings"
 
 _MAX_INFO_BYTES = 4_000_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-_SCHEMA: dict[str, type] = {"name": str, "domain": str, "classes": list, "palette": list, "resolution": int,
-                            "licences": list, "files": dict, "provenance": dict, "scores": dict}
+_SCHEMA: dict[str, type] = {
+    "name": str,
+    "domain": str,
+    "classes": list,
+    "palette": list,
+    "resolution": int,
+    "licences": list,
+    "files": dict,
+    "provenance": dict,
+    "scores": dict,
+}
 _OWN_KEYS = ("format", "files", "checksum")
 
 
@@ -61,13 +70,22 @@ def find_pack(name_or_path: str | Path) -> Path:
     if path.exists() and text:
         raise InputError(f"{text}: is a file; give the folder of a pack, or a name such as 'toonhead'")
     known = pack_names()
-    raise InputError(f"unknown pack {text!r}{nearest(path.name, known)}; known names: {', '.join(known) or 'none'}, "
-                     f"or give the path of a folder with {INFO_FILE}")
+    raise InputError(
+        f"unknown pack {text!r}{nearest(path.name, known)}; known names: {', '.join(known) or 'none'}, "
+        f"or give the path of a folder with {INFO_FILE}"
+    )
 
 
-def create_pack(path: str | Path, name: str, domain: str, classes: Sequence[str],
-                palette: Sequence[Sequence[int]], resolution: int,
-                licences: Sequence[Mapping[str, str]] = (), exist_ok: bool = False) -> Path:
+def create_pack(
+    path: str | Path,
+    name: str,
+    domain: str,
+    classes: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    resolution: int,
+    licences: Sequence[Mapping[str, str]] = (),
+    exist_ok: bool = False,
+) -> Path:
     """Start an empty pack in a folder and return that folder.
 
     ``classes`` and ``palette`` (RGB triples, 0-255) go in label order; ``licences`` are ``{what, licence, credit}``.
@@ -78,9 +96,16 @@ def create_pack(path: str | Path, name: str, domain: str, classes: Sequence[str]
     if not _NAME.fullmatch(name):
         raise InputError(f"{name!r} is no name for a pack; use small letters, digits, '-' and '_'")
     info: dict[str, Any] = {
-        "format": FORMAT, "name": name, "domain": domain, "classes": list(classes),
-        "palette": [[int(v) for v in colour] for colour in palette], "resolution": int(resolution),
-        "licences": [dict(licence) for licence in licences], "files": {}, "provenance": {}, "scores": {},
+        "format": FORMAT,
+        "name": name,
+        "domain": domain,
+        "classes": list(classes),
+        "palette": [[int(v) for v in colour] for colour in palette],
+        "resolution": int(resolution),
+        "licences": [dict(licence) for licence in licences],
+        "files": {},
+        "provenance": {},
+        "scores": {},
     }
     if (path / INFO_FILE).exists():
         old = read_info(path) if exist_ok else {}
@@ -124,8 +149,13 @@ def inside(root: Path, relpath: str) -> Path:
     ``InputError`` for an absolute path, one with ``..``, and a link that leads out of the folder.
     """
     plain = PurePosixPath(relpath)
-    bad = not relpath or plain.is_absolute() or ".." in plain.parts or str(plain) != relpath or re.search(
-        r"[\\:\x00]", relpath)
+    bad = (
+        not relpath
+        or plain.is_absolute()
+        or ".." in plain.parts
+        or str(plain) != relpath
+        or re.search(r"[\\:\x00]", relpath)
+    )
     if bad or not (root / relpath).resolve().is_relative_to(root.resolve()):
         raise InputError(f"{root}: {relpath!r} leads out of the pack's folder; refused")
     return root / relpath
@@ -187,12 +217,16 @@ def read_info(root: Path) -> dict[str, Any]:
     if not isinstance(info, dict):
         raise InputError(f"{path}: is not a description of a pack; copy the pack again")
     if info.get("format") != FORMAT:
-        raise InputError(f"{path}: has pack format {info.get('format')!r}, and this version reads {FORMAT}; "
-                         "update sis_rearrange or copy the pack again")
+        raise InputError(
+            f"{path}: has pack format {info.get('format')!r}, and this version reads {FORMAT}; "
+            "update sis_rearrange or copy the pack again"
+        )
     _check_schema(info, path)
     if info.get("checksum") != _checksum(info):
-        raise InputError(f"{path}: was changed after it was written (its checksum differs); copy the pack again, "
-                         "and make changes with update_info")
+        raise InputError(
+            f"{path}: was changed after it was written (its checksum differs); copy the pack again, "
+            "and make changes with update_info"
+        )
     return info
 
 
@@ -200,13 +234,18 @@ def _check_schema(info: Mapping[str, Any], path: Path) -> None:
     for key, kind in _SCHEMA.items():
         if not isinstance(info.get(key), kind) or isinstance(info[key], bool):
             raise InputError(f"{path}: {key!r} is missing or not a {kind.__name__}; copy the pack again")
-    colours = all(isinstance(c, list) and len(c) == 3 and all(type(v) is int and 0 <= v <= 255 for v in c)
-                  for c in info["palette"])
+    colours = all(
+        isinstance(c, list) and len(c) == 3 and all(type(v) is int and 0 <= v <= 255 for v in c)
+        for c in info["palette"]
+    )
     if not colours or len(info["palette"]) != len(info["classes"]) or info["resolution"] < 1:
         raise InputError(f"{path}: needs one RGB colour per class and a positive resolution; copy the pack again")
     for relpath, entry in info["files"].items():
-        sound = isinstance(entry, dict) and type(entry.get("bytes")) is int and re.fullmatch(
-            "[0-9a-f]{64}", str(entry.get("sha256")))
+        sound = (
+            isinstance(entry, dict)
+            and type(entry.get("bytes")) is int
+            and re.fullmatch("[0-9a-f]{64}", str(entry.get("sha256")))
+        )
         if not sound:
             raise InputError(f"{path}: its entry for {relpath!r} has no sha256 and size; copy the pack again")
 

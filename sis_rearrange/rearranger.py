@@ -46,6 +46,11 @@ def _conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1), nn.GELU())
 
 
+def _start_at_zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class MaskEncoder(nn.Module):
     """Proxy mask to one vector per cell that knows its surroundings: an hourglass over three scales."""
 
@@ -103,12 +108,10 @@ class Rearranger(nn.Module):
         if refine_width > 0:
             inputs = channels + SKIP_CHANNELS + 2 * num_clusters
             last = nn.Conv2d(refine_width, channels + SKIP_CHANNELS, 3, padding=1)
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            _start_at_zero(last)
             middle = [_conv(refine_width, refine_width) for _ in range(REFINE_DEPTH)]
             self.refinement = nn.Sequential(_conv(inputs, refine_width), *middle, last)
-        nn.init.zeros_(self.feature_key.weight)
-        nn.init.zeros_(self.feature_key.bias)
+        _start_at_zero(self.feature_key)
 
     def scale(self) -> torch.Tensor:
         """Standard deviation of the moved channels: features, then skip image; ``[1, C + 3, 1, 1]``."""

@@ -38,10 +38,10 @@ class UNet(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,                                # of the input image
-        out_channels: int,                               # classes
-        widths: Sequence[int] = (32, 64, 96, 128),       # channels per level, full resolution first, each level halves
-        out_stride: int = 1,                             # the decoder stops here: 1, 2, 4, ... at most the stride
+        in_channels: int,  # of the input image
+        out_channels: int,  # classes
+        widths: Sequence[int] = (32, 64, 96, 128),  # channels per level, full resolution first, each level halves
+        out_stride: int = 1,  # the decoder stops here: 1, 2, 4, ... at most the stride
     ) -> None:
         super().__init__()
         if not widths or min(widths) < 1 or in_channels < 1 or out_channels < 1:

@@ -131,8 +131,9 @@ def encode_weights(state: Mapping[str, torch.Tensor], config: Mapping[str, Any],
     return safetensors.torch.save(tensors, metadata={"config": text})
 
 
-def write_weights(path: str | Path, state: Mapping[str, torch.Tensor], config: Mapping[str, Any],
-                  half: bool = True) -> None:
+def write_weights(
+    path: str | Path, state: Mapping[str, torch.Tensor], config: Mapping[str, Any], half: bool = True
+) -> None:
     """Write ``encode_weights(state, config, half)`` to ``path``, atomically: whole file or no file."""
     write_bytes(path, encode_weights(state, config, half))
 
@@ -151,8 +152,10 @@ def _check_kind(head: bytes, size: int, name: str) -> None:
     if not head:
         raise InputError(f"{name}: is empty (0 bytes); copy or download the weights again")
     if head.startswith(b"\x80"):
-        raise InputError(f"{name}: is a Python pickle ({size:,} bytes), which can run code when read, so it is not "
-                         "opened; convert it to safetensors first (official .pkl files are not read yet)")
+        raise InputError(
+            f"{name}: is a Python pickle ({size:,} bytes), which can run code when read, so it is not "
+            "opened; convert it to safetensors first (official .pkl files are not read yet)"
+        )
     raise InputError(f"{name}: is {what} ({size:,} bytes), not weights; give a .safetensors file or a torch .pt file")
 
 
@@ -163,8 +166,10 @@ def _decode_safetensors(data: bytes, name: str) -> tuple[dict[str, Any], State]:
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
         config = json.loads(metadata.get("config", "{}"))
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{name}: is a damaged or truncated safetensors file ({len(data):,} bytes: "
-                         f"{_first_line(error)}); copy or download it again") from error
+        raise InputError(
+            f"{name}: is a damaged or truncated safetensors file ({len(data):,} bytes: "
+            f"{_first_line(error)}); copy or download it again"
+        ) from error
     return config, state
 
 
@@ -183,11 +188,14 @@ def _decode_torch_zip(data: bytes, name: str, key: str | None) -> tuple[dict[str
     try:
         payload = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(f"{name}: holds Python objects that need code to be run ({size}), so it is not opened; "
-                         "save plain tensors with torch.save(model.state_dict(), ...)") from error
+        raise InputError(
+            f"{name}: holds Python objects that need code to be run ({size}), so it is not opened; "
+            "save plain tensors with torch.save(model.state_dict(), ...)"
+        ) from error
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, OSError) as error:
-        raise InputError(f"{name}: is a damaged or truncated torch file ({size}: {_first_line(error)}); "
-                         "copy or download it again") from error
+        raise InputError(
+            f"{name}: is a damaged or truncated torch file ({size}: {_first_line(error)}); copy or download it again"
+        ) from error
     return _pick_state(payload, name, key)
 
 
@@ -199,8 +207,10 @@ def _pick_state(payload: object, name: str, key: str | None) -> tuple[dict[str, 
     nested = {str(k): v for k, v in payload.items() if k != "config" and _is_state(v)}
     if key is not None:
         if key not in nested:
-            raise InputError(f"{name}: holds no state dict {key!r}{nearest(key, list(nested))}; "
-                             f"it has {', '.join(sorted(nested)) or 'none'}")
+            raise InputError(
+                f"{name}: holds no state dict {key!r}{nearest(key, list(nested))}; "
+                f"it has {', '.join(sorted(nested)) or 'none'}"
+            )
         return config, nested[key]
     flat = {k: v for k, v in payload.items() if isinstance(v, torch.Tensor)}
     if flat and not nested:

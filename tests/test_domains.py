@@ -27,6 +27,7 @@ def layer_by_layer(tree: ElementTree.Element, side: int) -> np.ndarray:
         for backdrop in alone.findall("rect"):
             alone.remove(backdrop)
         figure = alone.find("g")
+        assert figure is not None
         for use in list(figure):
             if use.get("href") != f"#{kept}":
                 figure.remove(use)

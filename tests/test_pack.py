@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -109,9 +110,16 @@ def change_info(folder: Path, change: Callable[[dict], object]) -> None:
 def test_round_trip_of_every_component(written: Path) -> None:
     pack = load_pack(written)
     assert verify_pack(written) == []
-    built = {GENERATOR: pack.generator(), DISCRIMINATOR: pack.discriminator(), PROXY: pack.proxy(),
-             REARRANGER: pack.rearranger(), mapper_file("sketch"): pack.mapper("sketch"),
-             mapper_file("scribble"): pack.mapper("scribble"), SEGMENTER: pack.segmenter(), JUDGE: pack.judge()}
+    built = {
+        GENERATOR: pack.generator(),
+        DISCRIMINATOR: pack.discriminator(),
+        PROXY: pack.proxy(),
+        REARRANGER: pack.rearranger(),
+        mapper_file("sketch"): pack.mapper("sketch"),
+        mapper_file("scribble"): pack.mapper("scribble"),
+        SEGMENTER: pack.segmenter(),
+        JUDGE: pack.judge(),
+    }
     originals = tiny_networks()
     assert set(built) == set(originals)
     for relpath, network in built.items():
@@ -216,8 +224,18 @@ def test_unlisted_weights_are_refused_but_notes_are_not(folder: Path) -> None:
     refused(folder, "mappers/depth.safetensors", "not listed")
 
 
-@pytest.mark.parametrize("relpath", ["../secret.png", "/etc/hostname", "drawings/../../secret.png", "drawings//a.png",
-                                     "C:secret.png", "..\\secret.png", ""])
+@pytest.mark.parametrize(
+    "relpath",
+    [
+        "../secret.png",
+        "/etc/hostname",
+        "drawings/../../secret.png",
+        "drawings//a.png",
+        "C:secret.png",
+        "..\\secret.png",
+        "",
+    ],
+)
 def test_paths_out_of_the_folder(folder: Path, relpath: str) -> None:
     secret = folder.parent / "secret.png"
     secret.write_bytes(b"secret")
@@ -263,7 +281,12 @@ def test_unknown_format_and_broken_descriptions(folder: Path) -> None:
     refused(folder, "format 2", "reads 1")
     good = (folder / "domain.json").read_bytes()
     for key in ("name", "classes", "palette", "resolution", "files", "scores"):
-        change_info(folder, lambda info, key=key: (info.update(format=1), info.pop(key)))
+
+        def without(info: dict[str, Any], key: str = key) -> None:
+            info.update(format=1)
+            info.pop(key)
+
+        change_info(folder, without)
         refused(folder, "domain.json", repr(key))
         (folder / "domain.json").write_bytes(good)
     change_info(folder, lambda info: (info.update(format=1), info["palette"].pop()))
@@ -355,8 +378,15 @@ def test_full_disk_leaves_the_pack_whole(folder: Path) -> None:
 
 
 def test_looking_at_a_pack_does_not_import_torch(written: Path) -> None:
-    code = ("import sys; from sis_rearrange.pack import load_pack; "
-            f"print(load_pack({str(written)!r}).short_hash, 'torch' in sys.modules)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                          cwd=Path(pack_files.__file__).parents[1])
+    code = (
+        "import sys; from sis_rearrange.pack import load_pack; "
+        f"print(load_pack({str(written)!r}).short_hash, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(pack_files.__file__).parents[1],
+    )
     assert done.stdout.split() == [load_pack(written).short_hash, "False"]

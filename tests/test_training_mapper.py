@@ -22,13 +22,20 @@ from sis_rearrange.training.pack_training import train_pack_mapper
 from sis_rearrange.training.rearranger import TRAIN_SEEDS, VALIDATION_SEEDS
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = MapperConfig("sketch", kimg=0.032, batch=4, lr=1e-2, widths=(8, 16), save_every=4, cycle_batch=1, cycle_after=0.25)
+TINY = MapperConfig(
+    "sketch", kimg=0.032, batch=4, lr=1e-2, widths=(8, 16), save_every=4, cycle_batch=1, cycle_after=0.25
+)
 
 
 def training_of(pack, config):
     split = SplitGenerator(pack.generator(), pack.proxy().resolution)
     return MapperTraining(
-        split, pack.proxy(), get_condition(config.condition, pack.palette()), pack.segmenter(), config, pack.rearranger()
+        split,
+        pack.proxy(),
+        get_condition(config.condition, pack.palette()),
+        pack.segmenter(),
+        config,
+        pack.rearranger(),
     )
 
 

@@ -66,8 +66,12 @@ def test_bytes_do_not_depend_on_order(tmp_path: Path) -> None:
 
 
 def test_fp16_is_used_only_where_it_keeps_the_values(tmp_path: Path) -> None:
-    state = {"plain": torch.linspace(-2, 2, 1000), "large": torch.tensor([1e6, 1.0]),
-             "variance": torch.full((8,), 1e-9), "zero": torch.zeros(3)}
+    state = {
+        "plain": torch.linspace(-2, 2, 1000),
+        "large": torch.tensor([1e6, 1.0]),
+        "variance": torch.full((8,), 1e-9),
+        "zero": torch.zeros(3),
+    }
     path = tmp_path / "w.safetensors"
     write_weights(path, state, {})
     _, read = read_weights(path)
@@ -170,13 +174,16 @@ def test_truncated(tmp_path: Path, suffix: str, keep: float) -> None:
     one_line(error, path.name, "bytes")
 
 
-@pytest.mark.parametrize(("content", "phrase"), [
-    (b"\x89PNG\r\n\x1a\n" + b"x" * 40, "a PNG image"),
-    (b"<!DOCTYPE html><html>quota exceeded</html>", "web page"),
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "git-lfs pointer"),
-    (b"just some words\n", "a text file"),
-    (b"\x00" * 64, "unknown kind"),
-])
+@pytest.mark.parametrize(
+    ("content", "phrase"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + b"x" * 40, "a PNG image"),
+        (b"<!DOCTYPE html><html>quota exceeded</html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n", "git-lfs pointer"),
+        (b"just some words\n", "a text file"),
+        (b"\x00" * 64, "unknown kind"),
+    ],
+)
 def test_message_says_what_the_file_is(tmp_path: Path, content: bytes, phrase: str) -> None:
     path = tmp_path / "generator.safetensors"
     path.write_bytes(content)
@@ -206,7 +213,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 def test_safetensors_header_that_begins_like_a_pickle() -> None:
     # a header of 0x..80 bytes starts with the byte of a pickle protocol
-    assert describe_content(b"\x80\x02\x00\x00\x00\x00\x00\x00{\"w\"") == "a safetensors file"
+    assert describe_content(b'\x80\x02\x00\x00\x00\x00\x00\x00{"w"') == "a safetensors file"
     assert describe_content(pickle.dumps({"w": 1}, protocol=2)) == "a Python pickle"
 
 

@@ -144,9 +144,7 @@ class Palette:
 
     # -- colours -------------------------------------------------------------------------------------------------
 
-    def _from_colours(
-        self, image: Image.Image, tolerance: int, unpainted: tuple[int, int, int] | None
-    ) -> np.ndarray:
+    def _from_colours(self, image: Image.Image, tolerance: int, unpainted: tuple[int, int, int] | None) -> np.ndarray:
         rgba = np.asarray(image.convert("RGBA"))
         packed = (rgba[..., 0].astype(np.int32) << 16) | (rgba[..., 1].astype(np.int32) << 8) | rgba[..., 2]
         transparent = rgba[..., 3] < 128

@@ -81,5 +81,3 @@ def _drop_small(planes: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         fill = F.one_hot(around.argmax(dim=0), K).permute(2, 0, 1).float()
         planes[n] = torch.where(hole, fill, kept)
     return planes
-
-

@@ -33,12 +33,12 @@ class Domain:
     index ``classes``). It depends on nothing but its two arguments, and the drawing depends on the index alone.
     """
 
-    name: str                                    # what users type
-    classes: tuple[str, ...]                     # part names; the position is the label
-    palette: tuple[tuple[int, int, int], ...]    # RGB 0..255 per class, for people and for index PNGs
-    licence: str                                 # of the rendered art
-    credit: str                                  # the attribution line to show wherever the art is shipped
-    render: Render                               # module-level function, so that worker processes can find it
+    name: str  # what users type
+    classes: tuple[str, ...]  # part names; the position is the label
+    palette: tuple[tuple[int, int, int], ...]  # RGB 0..255 per class, for people and for index PNGs
+    licence: str  # of the rendered art
+    credit: str  # the attribution line to show wherever the art is shipped
+    render: Render  # module-level function, so that worker processes can find it
 
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.palette):

@@ -40,16 +40,16 @@ _LAYERS = (
 )
 _LABELS = {layer: label for label, (layer, _, _) in enumerate(_LAYERS)}
 
-_CANVAS = 768                      # side of the artwork's view box, in its own units
-_PIVOT = (384, 400)                # the head turns and scales about this point
+_CANVAS = 768  # side of the artwork's view box, in its own units
+_PIVOT = (384, 400)  # the head turns and scales about this point
 _NAMESPACE = "http://www.w3.org/2000/svg"
 _TRANSLATE = re.compile(r"translate\(([\d.\-]+)(?: ([\d.\-]+))?\)")
 _OPACITIES = ("opacity", "fill-opacity", "stroke-opacity")
-_CODE_STEP = 25                    # red level between two labels in a mask render
+_CODE_STEP = 25  # red level between two labels in a mask render
 
-_PICTURE_OVERSAMPLING = 2          # on top of the rasteriser's own anti-aliasing
+_PICTURE_OVERSAMPLING = 2  # on top of the rasteriser's own anti-aliasing
 _MASK_OVERSAMPLING = 4
-_MAX_RASTER = 2048                 # pixels per side of an oversampled render; larger costs seconds and adds nothing
+_MAX_RASTER = 2048  # pixels per side of an oversampled render; larger costs seconds and adds nothing
 
 
 def render(index: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,6 +75,7 @@ TOONHEAD = Domain(
 
 
 # ---- the drawing -----------------------------------------------------------------------------------------------
+
 
 @lru_cache(maxsize=1)
 def _style() -> tuple[Any, Mapping[str, Any]]:
@@ -107,14 +108,17 @@ def _drawing(index: int) -> ElementTree.Element:
     clothes = _hsv(rng.random(), rng.uniform(0.3, 0.95), rng.uniform(0.3, 0.95))
     background = _hsv(rng.random(), rng.uniform(0.05, 0.45), rng.uniform(0.75, 1))
 
-    avatar = Avatar(style, {
-        "seed": str(index),
-        "size": _CANVAS,
-        "skinColor": [skin],
-        "hairColor": [hair],
-        "clothesColor": [clothes],
-        "beardProbability": 25,
-    })
+    avatar = Avatar(
+        style,
+        {
+            "seed": str(index),
+            "size": _CANVAS,
+            "skinColor": [skin],
+            "hairColor": [hair],
+            "clothesColor": [clothes],
+            "beardProbability": 25,
+        },
+    )
     # Without its namespace the tree has plain tag names; it is put back as an attribute of the root.
     root = ElementTree.fromstring(str(avatar).replace(f' xmlns="{_NAMESPACE}"', "", 1))
     root.set("xmlns", _NAMESPACE)
@@ -177,6 +181,7 @@ def _pose(figure: ElementTree.Element, rng: random.Random) -> None:
 
 
 # ---- pixels ----------------------------------------------------------------------------------------------------
+
 
 def _oversampling(resolution: int, factor: int) -> int:
     return max(1, min(factor, _MAX_RASTER // resolution))

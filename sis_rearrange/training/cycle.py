@@ -48,7 +48,7 @@ class Cycle(nn.Module):
         """Weighted cross-entropy of the parts in the pictures with those drawn; a scalar.
 
         Args:
-            logits: the mapper's, ``[N, K, r, r]``. The rearranger gets the hard mask, the gradient goes to the soft one.
+            logits: the mapper's, ``[N, K, r, r]``. The rearranger gets the hard mask, the soft one the gradient.
             looks: N samples, others than those drawn.
             parts: what was drawn, labels ``[N, H, W]``.
         """
