@@ -20,6 +20,7 @@ from sis_rearrange.features import SplitGenerator, sample_ws
 from sis_rearrange.tensors import assert_shape
 
 NORMALIZATIONS = ("instance-cosine", "instance")
+MIN_CELLS = 3  # a source has a cluster if so many cells of it are in it
 FIT_BYTES = 512 * 2**20  # of feature vectors kept for k-means; scikit-learn copies them once
 
 
@@ -83,6 +84,16 @@ class ProxyClusters(nn.Module):
     def labels(self, feature_map: torch.Tensor) -> torch.Tensor:
         """The proxy mask: labels ``[N, h, w]`` int64 in [0, K)."""
         return self.logits(feature_map).argmax(dim=1)
+
+
+def within_reach(logits: torch.Tensor, source_labels: torch.Tensor) -> torch.Tensor:
+    """Logits ``[N, K, h, w]`` of a wanted proxy mask without the clusters that a source lacks.
+
+    A drawing says "hair"; whether that is the cluster of light or of dark hair is the source's to say. Clusters with
+    fewer than ``MIN_CELLS`` cells in ``source_labels [N or 1, h, w]`` get a logit that never wins.
+    """
+    count = F.one_hot(source_labels.flatten(1), logits.shape[1]).sum(dim=1)
+    return logits.masked_fill((count < MIN_CELLS)[:, :, None, None], -1e4)
 
 
 def fit_proxy(

@@ -27,6 +27,7 @@ from sis_rearrange.images import Fit, fit_image, read_image, write_png
 from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.pack import Pack
 from sis_rearrange.proxy import palette as proxy_colours
+from sis_rearrange.proxy import within_reach
 from sis_rearrange.tensors import assert_shape, one_hot, to_uint8
 
 DEFAULT_PSI = 0.9
@@ -68,6 +69,7 @@ class Target:
 
     condition: str
     labels: torch.Tensor  # [1, r, r] int64: proxy mask
+    logits: torch.Tensor | None  # [1, K, r, r]: how well other clusters would do; None where the mask is to the letter
     confidence: torch.Tensor  # [1, r, r] float32: the mapper's largest class probability; 1 where there is no mapper
     drawing: Image.Image  # what the mapper was given
     fit: Fit
@@ -232,16 +234,17 @@ class Synthesizer:
         """A proxy mask ``[r, r]`` as an index picture in the clusters' colours; "proxy" reads it back."""
         return self.proxy_palette.to_image(labels.cpu().numpy() if isinstance(labels, torch.Tensor) else labels)
 
-    def map_condition(self, x: torch.Tensor, condition: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Condition tensors ``[N, channels, R, R]`` to proxy masks int64 and confidences, both ``[N, r, r]``."""
+    def map_condition(self, x: torch.Tensor, condition: str) -> torch.Tensor:
+        """Condition tensors ``[N, channels, R, R]`` to logits of proxy masks ``[N, K, r, r]``."""
         with torch.inference_mode():
-            confidence, labels = self._mapper(condition)[1](x.to(self.device)).softmax(dim=1).max(dim=1)
-        return labels, confidence
+            return self._mapper(condition)[1](x.to(self.device))
 
     # ---------------------------------------------------------------- the picture
 
     def synthesize(self, drawing: Any, condition: str, fit: str = "pad", source: Source | None = None) -> Result:
         """One drawing to one picture in the look set last (or ``source``).
+
+        Clusters that the look lacks give way to the next best that it has; a painted mask is taken to the letter.
 
         Args:
             drawing: a path, PIL image or array. For "exemplar": the seed of a sample, its ws or a `Source`, whose proxy
@@ -258,17 +261,24 @@ class Synthesizer:
     def paint(self, target: Target, source: Source | None = None) -> Result:
         """A layout that `read` returned, in the look set last or in ``source``."""
         source = self._wanted(source)
-        pictures = self.rearrange(target.labels, source)
+        labels = self.labels_for(target, source)
+        pictures = self.rearrange(labels, source)
         image = Image.fromarray(to_uint8(pictures.images)[0])
         return Result(
             image=target.fit.undo(image),
-            proxy_mask=target.labels[0].cpu().numpy(),
+            proxy_mask=labels[0].cpu().numpy(),
             source_proxy_mask=source.labels[0].cpu().numpy(),
             correspondence=np.ascontiguousarray(pictures.correspondence[0].permute(1, 2, 0).cpu().numpy()),
             confidence=target.confidence[0].cpu().numpy(),
             drawing=target.drawing,
             metadata=metadata(self.pack, source.seed, source.psi, target.condition),
         )
+
+    def labels_for(self, target: Target, source: Source | None = None) -> torch.Tensor:
+        """The target's proxy mask ``[1, r, r]`` for a source: clusters that it lacks give way to the next best."""
+        if target.logits is None:
+            return target.labels
+        return within_reach(target.logits, self._wanted(source).labels).argmax(dim=1)
 
     @torch.inference_mode()
     def rearrange(self, target_masks: torch.Tensor, source: Source | None = None) -> Pictures:
@@ -295,8 +305,9 @@ class Synthesizer:
             x, how = reader.read(image, mapper.image_resolution, fit)
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
-        labels, confidence = self.map_condition(x, condition)
-        return Target(condition, labels, confidence, reader.show(x[0]), how)
+        logits = self.map_condition(x, condition)
+        confidence, labels = logits.softmax(dim=1).max(dim=1)
+        return Target(condition, labels, logits, confidence, reader.show(x[0]), how)
 
     def _read_exemplar(self, drawing: Any, fit: str) -> Target:
         """The layout of another sample. It is square, so there is nothing to fit."""
@@ -310,7 +321,9 @@ class Synthesizer:
         else:
             raise InputError(f"{_name_of(drawing)}: an exemplar is a sample of the generator; give its seed, as in 12")
         picture = self.source_image(exemplar)
-        return self._certain("exemplar", exemplar.labels[:1], picture, Fit("stretch", (picture.height, picture.width)))
+        how = Fit("stretch", (picture.height, picture.width))
+        target = self._certain("exemplar", exemplar.labels[:1], picture, how)
+        return replace(target, logits=self.proxy.logits(exemplar.feature_map[:1]))
 
     def _read_proxy(self, drawing: Any, fit: str) -> Target:
         """A proxy mask that somebody edited or painted. Bars get the commonest cluster of the rim."""
@@ -336,7 +349,7 @@ class Synthesizer:
             raise InputError(f"{name}: {error}") from None
 
     def _certain(self, condition: str, labels: torch.Tensor, drawing: Image.Image, fit: Fit) -> Target:
-        return Target(condition, labels, torch.ones(labels.shape, device=self.device), drawing, fit)
+        return Target(condition, labels, None, torch.ones(labels.shape, device=self.device), drawing, fit)
 
     # ---------------------------------------------------------------- parts
 

@@ -6,7 +6,7 @@ import torch
 
 from sis_rearrange import proxy as proxy_module
 from sis_rearrange.features import SplitGenerator, sample_ws
-from sis_rearrange.proxy import ProxyClusters, fit_proxy, palette
+from sis_rearrange.proxy import ProxyClusters, fit_proxy, palette, within_reach
 from sis_rearrange.stylegan2 import Generator
 
 
@@ -96,3 +96,12 @@ def test_palette_colours_differ():
 def test_unknown_normalisation():
     with pytest.raises(ValueError, match="normalization"):
         ProxyClusters(4, 8, 16, normalization="batch")
+
+
+def test_within_reach_only_clusters_of_the_source_win():
+    logits = torch.tensor([5.0, 4.0, 3.0, 2.0])[None, :, None, None].expand(2, -1, 4, 4)
+    source = torch.full([1, 4, 4], 3)
+    source[0, 0, :3] = 2
+    source[0, 3, :2] = 1  # too few cells to count
+    assert (within_reach(logits, source).argmax(dim=1) == 2).all()
+    assert (within_reach(logits, torch.zeros(1, 4, 4, dtype=torch.int64)).argmax(dim=1) == 0).all()

@@ -21,6 +21,7 @@ from sis_rearrange.evaluation.networks import Judge, Networks, Sources, bars_sho
 from sis_rearrange.losses import cells_reachable
 from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.metrics import class_iou, confusion, miou, pixel_accuracy
+from sis_rearrange.proxy import within_reach
 from sis_rearrange.rearranger import Rearranged
 from sis_rearrange.tensors import from_uint8, one_hot
 
@@ -83,8 +84,9 @@ def synthesize_all(
     pictures, masks = renders
     for at in batches(len(pictures), f"{condition.name} to picture", progress):
         files = [drawn(condition, *each) for each in zip(pictures[at], masks[at], indices[at], strict=True)]
-        target = mapper(torch.cat([condition.read(file, mapper.image_resolution)[0] for file in files])).argmax(dim=1)
+        logits = mapper(torch.cat([condition.read(file, mapper.image_resolution)[0] for file in files]))
         source = networks.sources(seeds[at])
+        target = within_reach(logits, source.labels).argmax(dim=1)
         yield Synthesized(at, source, target, *networks.rearrange(source, target))
 
 

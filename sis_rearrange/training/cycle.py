@@ -14,6 +14,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from sis_rearrange.features import SplitGenerator
+from sis_rearrange.proxy import within_reach
 from sis_rearrange.rearranger import Rearranger
 from sis_rearrange.tensors import one_hot
 from sis_rearrange.unet import UNet
@@ -52,7 +53,8 @@ class Cycle(nn.Module):
             looks: N samples, others than those drawn.
             parts: what was drawn, labels ``[N, H, W]``.
         """
-        soft = logits.float().softmax(dim=1)
+        logits = within_reach(logits.float(), looks.labels)
+        soft = logits.softmax(dim=1)
         hard = one_hot(logits.argmax(dim=1), logits.shape[1])
         mask = hard + soft - soft.detach()
         moved = self.rearranger(looks.feature_map, looks.skip, one_hot(looks.labels, logits.shape[1]), mask)
