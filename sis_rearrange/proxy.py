@@ -21,7 +21,9 @@ from sis_rearrange.tensors import assert_shape
 
 NORMALIZATIONS = ("instance-cosine", "instance")
 MIN_CELLS = 3  # a source has a cluster if so many cells of it are in it
-FIT_BYTES = 512 * 2**20  # of feature vectors kept for k-means; scikit-learn copies them once
+FIT_BYTES = 512 * 2**20  # of feature vectors kept for k-means
+FIT_VECTORS = 400_000  # more of them change the centroids by less than another seed does
+BATCH_BYTES = 8 * 2**20  # of the feature maps that are computed at a time
 
 
 def palette(num_clusters: int) -> np.ndarray:
@@ -102,7 +104,6 @@ def fit_proxy(
     seeds: Sequence[int],
     normalization: str = "instance-cosine",
     psi: float = 0.9,
-    batch: int = 32,
     random_state: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> ProxyClusters:
@@ -121,7 +122,8 @@ def fit_proxy(
     tap = split.tap
     proxy = ProxyClusters(num_clusters, tap.channels, tap.resolution, normalization)
     cells = tap.resolution**2
-    kept = int(min(cells, max(1, FIT_BYTES // (4 * tap.channels * len(seeds))), max(1, 400_000 // len(seeds))))
+    kept = int(min(cells, max(1, FIT_BYTES // (4 * tap.channels * len(seeds))), max(1, FIT_VECTORS // len(seeds))))
+    batch = max(1, BATCH_BYTES // (4 * tap.channels * cells))
     vectors = np.empty((len(seeds) * kept, tap.channels), np.float32)
     rows = np.empty(len(vectors), np.float32)
     square_sum, mean_sum = torch.zeros(tap.channels), torch.zeros(tap.channels)

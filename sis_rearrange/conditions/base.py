@@ -57,6 +57,25 @@ def to_square(plane: np.ndarray, resolution: int, fit: str, fill: int) -> tuple[
     return np.asarray(image), how
 
 
+def reduced(image: Image.Image, resolution: int, fit: str) -> Image.Image:
+    """A mask at no more pixels than `to_square` keeps of it, nearest neighbour, so that colours stay as they are.
+
+    Done before colours are looked up, since reading a poster pixel by pixel takes gigabytes.
+    """
+    most = MAX_CELLS * resolution
+    if fit == "crop":
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    if max(image.size) <= most:
+        return image
+    if fit == "stretch":
+        width, height = (min(length, most) for length in image.size)
+    else:
+        width, height = (max(1, round(length * most / max(image.size))) for length in image.size)
+    return image.resize((width, height), Image.Resampling.NEAREST)
+
+
 def coverage(labels: np.ndarray, classes: int, resolution: int) -> torch.Tensor:
     """Labels int [N, S, S] in [0, classes) -> float32 [N, classes, R, R]: the share of each cell that a class covers.
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sis_rearrange.conditions.base import Condition, coverage, to_square
+from sis_rearrange.conditions.base import Condition, coverage, reduced, to_square
 from sis_rearrange.conditions.palette import TOLERANCE, UNPAINTED, Palette
 from sis_rearrange.conditions.strokes import BASE_SIDE, paint, plan
 from sis_rearrange.errors import InputError
@@ -57,9 +57,11 @@ class Scribble(Condition):
 
     def read(self, image: Image.Image, resolution: int, fit: str = "pad") -> tuple[torch.Tensor, Fit]:
         """See `Condition.read`; bars of "pad" are unpainted. Errors as `Palette.from_strokes`, or nothing painted."""
-        labels = self.palette.from_strokes(read_image(image))
+        image = read_image(image)
+        how = Fit(fit, (image.height, image.width))
+        labels = self.palette.from_strokes(reduced(image, resolution, fit))
         K = len(self.palette)
-        square, how = to_square(np.where(labels == UNPAINTED, K, labels).astype(np.uint8), resolution, fit, fill=K)
+        square, _ = to_square(np.where(labels == UNPAINTED, K, labels).astype(np.uint8), resolution, fit, fill=K)
         if (square == K).all():
             raise InputError("the scribble is empty: paint a few strokes in the palette's colours on a white canvas")
         return coverage(square[None], self.channels, resolution), how

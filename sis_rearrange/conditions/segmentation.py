@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from sis_rearrange.conditions.base import Condition, coverage, displace, jitter_grid, to_square
+from sis_rearrange.conditions.base import Condition, coverage, displace, jitter_grid, reduced, to_square
 from sis_rearrange.conditions.palette import Palette
 from sis_rearrange.errors import InputError
 from sis_rearrange.images import Fit, read_image
@@ -52,10 +52,12 @@ class Segmentation(Condition):
 
     def read(self, image: Image.Image, resolution: int, fit: str = "pad") -> tuple[torch.Tensor, Fit]:
         """See `Condition.read`; bars of "pad" are background. Errors as `Palette.from_image`, or nothing painted."""
-        labels = self.palette.from_image(read_image(image))
+        image = read_image(image)
+        how = Fit(fit, (image.height, image.width))
+        labels = self.palette.from_image(reduced(image, resolution, fit))
         if (labels == self.palette.background).all():
             raise InputError("the mask is empty: every pixel is background; paint at least one part")
-        square, how = to_square(labels, resolution, fit, fill=self.palette.background)
+        square, _ = to_square(labels, resolution, fit, fill=self.palette.background)
         return coverage(square[None], self.channels, resolution), how
 
     def show(self, x: torch.Tensor) -> Image.Image:

@@ -39,7 +39,7 @@ class MapperConfig:
     """Settings of one training run."""
 
     condition: str  # one of CONDITIONS
-    kimg: float = 40.0  # thousands of samples
+    kimg: float = 20.0  # thousands of samples
     batch: int = 16  # samples per step
     lr: float = 3e-3  # peak of AdamW, reached after 10 % of the steps, cosine to 0
     weight_decay: float = 1e-2
