@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
+from sis_rearrange.cli.options import OneLine
 from sis_rearrange.conditions import CONDITIONS
-from sis_rearrange.errors import InputError
 from sis_rearrange.training.mapper import MapperConfig
 
 DEFAULTS = MapperConfig(CONDITIONS[0])
@@ -26,6 +25,7 @@ def _widths(_context: click.Context, _option: click.Parameter, value: str) -> tu
 
 
 @click.command(
+    cls=OneLine,
     context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
@@ -64,7 +64,7 @@ Examples:
 )
 @click.option("--ema", default=DEFAULTS.ema, help="Decay per step of the averaged weights.")
 @click.option("--save-every", default=DEFAULTS.save_every, help="Steps between states, scores and image grids.")
-@click.option("--device", default="cpu", help="Torch device to train on.")
+@click.option("--device", default="cpu", help="auto, cpu, or a name that torch knows.")
 def main(pack: str, run: Path, device: str, **options):
     """Train the mapper from one kind of drawing to proxy masks for PACK (a folder, or a name in pretrained/).
 
@@ -73,11 +73,7 @@ def main(pack: str, run: Path, device: str, **options):
     """
     from sis_rearrange.training.pack_training import train_pack_mapper
 
-    try:
-        scores = train_pack_mapper(pack, run, MapperConfig(**options), device)
-    except InputError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+    scores = train_pack_mapper(pack, run, MapperConfig(**options), device)
     for name, value in scores.items():
         click.echo(f"{name} {value:.4f}")
 

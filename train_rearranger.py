@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import fields
 from pathlib import Path
 
 import click
 
-from sis_rearrange.errors import InputError
+from sis_rearrange.cli.options import OneLine
 from sis_rearrange.training.rearranger import LossWeights, RearrangerConfig
 
 DEFAULTS, TERMS = RearrangerConfig(), LossWeights()
 
 
 @click.command(
+    cls=OneLine,
     context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
@@ -47,7 +47,7 @@ Examples:
 @click.option(
     "--refit-proxy", is_flag=True, help="Fit new clusters though the pack has some. Retrain all mappers then."
 )
-@click.option("--device", default="cpu", help="Torch device to train on.")
+@click.option("--device", default="cpu", help="auto, cpu, or a name that torch knows.")
 @click.option("--self-feature", default=TERMS.self_feature, help="Weight: own mask, L1 of features.")
 @click.option("--self-image", default=TERMS.self_image, help="Weight: own mask, L1 of images.")
 @click.option("--agreement", default=TERMS.agreement, help="Weight: cross-entropy with the target mask.")
@@ -63,13 +63,9 @@ def main(pack: str, run: Path, tap: int, clusters: int, proxy_samples: int, refi
     """
     from sis_rearrange.training.pack_training import train_pack_rearranger
 
-    try:
-        weights = LossWeights(**{f.name: options.pop(f.name) for f in fields(LossWeights)})
-        config = RearrangerConfig(weights=weights, **options)
-        scores = train_pack_rearranger(pack, run, config, tap, clusters, proxy_samples, refit_proxy, device)
-    except InputError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+    weights = LossWeights(**{f.name: options.pop(f.name) for f in fields(LossWeights)})
+    config = RearrangerConfig(weights=weights, **options)
+    scores = train_pack_rearranger(pack, run, config, tap, clusters, proxy_samples, refit_proxy, device)
     for name, value in scores.items():
         click.echo(f"{name} {value:.4f}")
 

@@ -6,14 +6,13 @@ python benchmarks/ablation.py toonhead --out docs/ablation-table.md
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import click
 import torch
 
-from sis_rearrange.errors import InputError
+from sis_rearrange.cli.options import OneLine
 from sis_rearrange.evaluation.networks import Networks, batches
 from sis_rearrange.evaluation.rearrangement import score_colours, score_rearrangement
 from sis_rearrange.images import write_text
@@ -44,7 +43,8 @@ SEEDS = range(620_000, 620_256)
 @torch.inference_mode()
 def distance_to_samples(networks: Networks, pack: Pack) -> float:
     """Frechet distance of judge features between pictures with another sample's layout and plain samples."""
-    judge, found = pack.judge(), ([], [])
+    judge = pack.judge()
+    found: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
     for at in batches(len(SEEDS), "distance", progress=None):
         source = networks.sources(SEEDS[at])
         found[0].append(judge.features(networks.picture(source)))
@@ -53,31 +53,27 @@ def distance_to_samples(networks: Networks, pack: Pack) -> float:
     return frechet_distance(moved, plain)
 
 
-@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.command(cls=OneLine, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.argument("pack_name", metavar="PACK")
 @click.option("--kimg", default=1.2, help="Length of each training in thousands of samples.")
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/ablation"), help="Folder to resume from.")
 @click.option("--out", type=click.Path(path_type=Path), help="File for the table, in Markdown.")
 def main(pack_name: str, kimg: float, runs: Path, out: Path | None) -> None:
     """Train PACK's rearranger once for each variant, with one thing changed, and compare."""
-    try:
-        pack = load_pack(pack_name)
-        plain = Networks.of(pack, BASE.psi, rearranger=False)
-        lines = ["| variant | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-        for title, config in VARIANTS.items():
-            run = runs / title.replace(" ", "-").replace("`", "")
-            net, _ = train_rearranger(plain.split, plain.proxy, pack.discriminator(), replace(config, kimg=kimg), run)
-            networks = replace(plain, rearranger=net)
-            scores = score_rearrangement(networks, SEEDS)
-            scores |= score_colours(networks, pack.judge(), pack.classes, SEEDS)[0]
-            scores["judge_frechet_samples"] = distance_to_samples(networks, pack)
-            lines.append(f"| {title} | " + " | ".join(f"{scores[name]:.4g}" for name in COLUMNS) + " |")
-            click.echo(lines[-1])
-            if out is not None:
-                write_text(out, "\n".join(lines) + "\n")
-    except InputError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+    pack = load_pack(pack_name)
+    plain = Networks.of(pack, BASE.psi, rearranger=False)
+    lines = ["| variant | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for title, config in VARIANTS.items():
+        run = runs / title.replace(" ", "-").replace("`", "")
+        net, _ = train_rearranger(plain.split, plain.proxy, pack.discriminator(), replace(config, kimg=kimg), run)
+        networks = replace(plain, rearranger=net)
+        scores = score_rearrangement(networks, SEEDS)
+        scores |= score_colours(networks, pack.judge(), pack.classes, SEEDS)[0]
+        scores["judge_frechet_samples"] = distance_to_samples(networks, pack)
+        lines.append(f"| {title} | " + " | ".join(f"{scores[name]:.4g}" for name in COLUMNS) + " |")
+        click.echo(lines[-1])
+        if out is not None:
+            write_text(out, "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ REARRANGER = "rearranger.safetensors"
 SEGMENTER = "segmenter.safetensors"
 JUDGE = "judge.safetensors"
 MAPPER_FOLDER = "mappers"
+MAX_UNSAVED = 16_000_000  # numbers in buffers that are computed instead of saved, such as coordinates
 
 Network = TypeVar("Network", bound="torch.nn.Module")
 
@@ -210,6 +211,11 @@ class Pack:
         if config.get("kind") != kind or not isinstance(config.get("args"), dict):
             raise InputError(f"{where}: holds a {config.get('kind')!r}, where a {kind!r} belongs; write it again")
         try:
+            with torch.device("meta"):  # shapes alone: a forged configuration could ask for terabytes
+                planned = make(**config["args"])
+            numbers = sum(tensor.numel() for tensor in (*planned.parameters(), *planned.buffers()))
+            if numbers > sum(tensor.numel() for tensor in state.values()) + MAX_UNSAVED:
+                raise ValueError(f"it asks for {numbers:,} numbers, far more than the file holds")
             with torch.random.fork_rng(devices=[]):  # initial values are drawn, then overwritten: leave no trace
                 network = make(**config["args"])
             network.load_state_dict(state, strict=True)

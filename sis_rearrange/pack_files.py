@@ -113,7 +113,7 @@ def create_pack(
             raise InputError(f"{path}: holds another pack already; choose another folder or remove it")
         return path
     _check_schema(info, path / INFO_FILE)
-    _make_folder(path)
+    make_folder(path)
     _write_info(path, info)
     return path
 
@@ -125,7 +125,7 @@ def add_file(pack_dir: str | Path, relpath: str, data: bytes, provenance: Mappin
     target = inside(root, relpath)
     if relpath == INFO_FILE:
         raise ValueError(f"{INFO_FILE} is written by update_info")
-    _make_folder(target.parent)
+    make_folder(target.parent)
     write_bytes(target, data)
     info["files"][relpath] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     if provenance is not None:
@@ -208,8 +208,11 @@ def read_info(root: Path) -> dict[str, Any]:
     path = root / INFO_FILE
     try:
         size = path.stat().st_size
-        data = path.read_bytes() if size <= _MAX_INFO_BYTES else b""
-        info = json.loads(data.decode("utf-8"))
+        if size > _MAX_INFO_BYTES:
+            raise InputError(f"{path}: has {size:,} bytes, too many for a description of a pack; copy the pack again")
+        info = json.loads(path.read_bytes().decode("utf-8"))
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, RecursionError) as error:
@@ -269,7 +272,8 @@ def _merged(old: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; ``InputError`` where that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

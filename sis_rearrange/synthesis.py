@@ -70,7 +70,7 @@ class Target:
     condition: str
     labels: torch.Tensor  # [1, r, r] int64: proxy mask
     logits: torch.Tensor | None  # [1, K, r, r]: how well other clusters would do; None where the mask is to the letter
-    confidence: torch.Tensor  # [1, r, r] float32: the mapper's largest class probability; 1 where there is no mapper
+    mapped: bool  # whether the logits are a mapper's, and say how sure it was
     drawing: Image.Image  # what the mapper was given
     fit: Fit
 
@@ -92,7 +92,7 @@ class Result:
     proxy_mask: np.ndarray  # [r, r] int64: what was asked for
     source_proxy_mask: np.ndarray  # [r, r] int64
     correspondence: np.ndarray  # [r, r, 2] float32: where each cell came from, (y, x) in [-1, 1]
-    confidence: np.ndarray  # [r, r] float32 in [0, 1]: the mapper's largest class probability, 1 without a mapper
+    confidence: np.ndarray  # [r, r] float32 in [0, 1]: the mapper's probability of `proxy_mask`, 1 without a mapper
     drawing: Image.Image  # what the mapper was given
     metadata: dict[str, str] = field(default_factory=dict)  # see `metadata`
 
@@ -269,7 +269,7 @@ class Synthesizer:
             proxy_mask=labels[0].cpu().numpy(),
             source_proxy_mask=source.labels[0].cpu().numpy(),
             correspondence=np.ascontiguousarray(pictures.correspondence[0].permute(1, 2, 0).cpu().numpy()),
-            confidence=target.confidence[0].cpu().numpy(),
+            confidence=self._confidence(target, labels)[0].cpu().numpy(),
             drawing=target.drawing,
             metadata=metadata(self.pack, source.seed, source.psi, target.condition),
         )
@@ -279,6 +279,11 @@ class Synthesizer:
         if target.logits is None:
             return target.labels
         return within_reach(target.logits, self._wanted(source).labels).argmax(dim=1)
+
+    def _confidence(self, target: Target, labels: torch.Tensor) -> torch.Tensor:
+        if not target.mapped or target.logits is None:
+            return torch.ones(labels.shape)
+        return target.logits.softmax(dim=1).gather(1, labels[:, None])[:, 0]
 
     @torch.inference_mode()
     def rearrange(self, target_masks: torch.Tensor, source: Source | None = None) -> Pictures:
@@ -306,8 +311,7 @@ class Synthesizer:
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
         logits = self.map_condition(x, condition)
-        confidence, labels = logits.softmax(dim=1).max(dim=1)
-        return Target(condition, labels, logits, confidence, reader.show(x[0]), how)
+        return Target(condition, logits.argmax(dim=1), logits, True, reader.show(x[0]), how)
 
     def _read_exemplar(self, drawing: Any, fit: str) -> Target:
         """The layout of another sample. It is square, so there is nothing to fit."""
@@ -322,7 +326,7 @@ class Synthesizer:
             raise InputError(f"{_name_of(drawing)}: an exemplar is a sample of the generator; give its seed, as in 12")
         picture = self.source_image(exemplar)
         how = Fit("stretch", (picture.height, picture.width))
-        target = self._certain("exemplar", exemplar.labels[:1], picture, how)
+        target = self._given("exemplar", exemplar.labels[:1], picture, how)
         return replace(target, logits=self.proxy.logits(exemplar.feature_map[:1]))
 
     def _read_proxy(self, drawing: Any, fit: str) -> Target:
@@ -336,7 +340,7 @@ class Synthesizer:
         square, how = fit_image(plane, self.proxy.resolution, fit, fill, Image.Resampling.NEAREST)
         cells = np.asarray(square).astype(np.int64)
         drawn = Image.fromarray(self.proxy_palette.to_rgb(cells))
-        return self._certain("proxy", torch.from_numpy(cells)[None].to(self.device), drawn, how)
+        return self._given("proxy", torch.from_numpy(cells)[None].to(self.device), drawn, how)
 
     def _cluster_labels(self, drawing: Any) -> np.ndarray:
         """Integers ``[h, w]``; an array is taken as it is, a file or picture is read by index or colour."""
@@ -348,8 +352,8 @@ class Synthesizer:
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
 
-    def _certain(self, condition: str, labels: torch.Tensor, drawing: Image.Image, fit: Fit) -> Target:
-        return Target(condition, labels, None, torch.ones(labels.shape, device=self.device), drawing, fit)
+    def _given(self, condition: str, labels: torch.Tensor, drawing: Image.Image, fit: Fit) -> Target:
+        return Target(condition, labels, None, False, drawing, fit)
 
     # ---------------------------------------------------------------- parts
 

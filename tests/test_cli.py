@@ -19,6 +19,7 @@ from PIL import Image
 
 from sis_rearrange.cli import main
 from sis_rearrange.cli.options import parse_seeds
+from sis_rearrange.conditions import as_palette
 from sis_rearrange.domains import SPLITS
 from sis_rearrange.errors import InputError
 from sis_rearrange.pack import DISCRIMINATOR, GENERATOR, JUDGE, load_pack, verify_pack
@@ -147,7 +148,9 @@ def test_synthesize_files_and_folders(tiny_pack, tmp_path):
         "--proxy-masks",
     )
     assert "6 pictures of 3 of 3 drawings" in text
-    names = [f"{stem}_{what}.png" for stem in ("1", "1-2", "2") for what in ("proxy", "seed0", "seed4")]
+    names = [
+        f"{stem}_{what}.png" for stem in ("1", "1-2", "2") for what in ("seed0", "seed0_proxy", "seed4", "seed4_proxy")
+    ]
     assert sorted(p.name for p in out.iterdir()) == sorted([*names, "contact_sheet.png"])
     with Image.open(out / "1-2_seed4.png") as image:
         assert (image.info["seed"], image.info["condition"]) == ("4", "sketch")
@@ -158,10 +161,10 @@ def test_proxy_masks_go_round(tiny_pack, tmp_path):
     drawing = tiny_pack.file("drawings/segmentation-1.png")
     args = ("--seeds", "2", "--out")
     works("synthesize", tiny_pack.path, "--condition", "segmentation", drawing, *args, tmp_path / "a", "--proxy-masks")
-    mask = tmp_path / "a/segmentation-1_proxy.png"
+    mask = tmp_path / "a/segmentation-1_seed2_proxy.png"
     works("synthesize", tiny_pack.path, "--condition", "proxy", mask, *args, tmp_path / "b")
     with Image.open(tmp_path / "a/segmentation-1_seed2.png") as a, Image.open(
-        tmp_path / "b/segmentation-1_proxy_seed2.png") as b:  # fmt: skip
+        tmp_path / "b/segmentation-1_seed2_proxy_seed2.png") as b:  # fmt: skip
         assert np.array_equal(np.asarray(a), np.asarray(b))
 
 
@@ -241,6 +244,21 @@ def test_pack_create(snapshot, tiny_pack, tmp_path):
     assert set(made.info["files"]) == {GENERATOR, DISCRIMINATOR}
     assert made.info["provenance"][GENERATOR]["source"] == "the tests"
     assert "Johan Melin" in made.info["licences"][0]["credit"]
+
+
+def test_pack_create_for_a_domain_of_ones_own(snapshot, tmp_path):
+    """Neither classes nor credit come from an embedded domain."""
+    palette = as_palette(("sky", "sea"), ((90, 160, 230), (10, 40, 120)))
+    (tmp_path / "parts.json").write_text(palette.to_json())
+    start = ("pack", "create", tmp_path / "new", "--domain", "coast", "--generator", snapshot, "--key", "G_ema")
+    works(*start, "--palette", tmp_path / "parts.json", "--licence", "CC0")
+    made = load_pack(tmp_path / "new")
+    assert made.palette() == palette and made.info["domain"] == "coast"
+    assert [(entry["licence"], entry["credit"]) for entry in made.info["licences"]] == [("CC0", "")]
+    assert "command" in made.info["provenance"][GENERATOR]
+    assert "no/parts.json" in refused(*start, "--palette", "no/parts.json")
+    (tmp_path / "parts.json").write_text('{"sky": [1, 2, 3]}')
+    assert "not a JSON list" in refused(*start, "--palette", tmp_path / "parts.json")
 
 
 def test_pack_create_refuses(snapshot, tmp_path):

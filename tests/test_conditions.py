@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from sis_rearrange.conditions import CONDITIONS, Palette, Scribble, Segmentation, Sketch, as_palette, get_condition
-from sis_rearrange.conditions.base import coverage
+from sis_rearrange.conditions.base import coverage, reduced
 from sis_rearrange.conditions.strokes import plan
 from sis_rearrange.errors import InputError
 from sis_rearrange.tensors import from_uint8
@@ -244,6 +244,18 @@ def test_segmentation_any_size_gives_the_same_layout() -> None:
     reads = [condition.read(Image.fromarray(head(side)[1]), 64)[0] for side in (64, 200, 256, 1100)]
     for x in reads[:-1]:
         assert far(x, reads[-1]) < 0.01
+
+
+@pytest.mark.parametrize("make", [Segmentation, Scribble])
+@pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
+def test_posters_are_reduced_before_their_colours_are_read(make, fit: str) -> None:
+    """Reading a large mask pixel by pixel would take gigabytes; the result is that of a smaller copy."""
+    small = PALETTE.to_image(head(256)[1]).convert("RGB").crop((64, 0, 192, 256))
+    large = small.resize((1920, 3840), Image.Resampling.NEAREST)
+    assert max(reduced(large, 32, fit).size) <= 16 * 32
+    (x, _), (y, how) = (make(PALETTE).read(image, 32, fit) for image in (small, large))
+    assert (x - y).abs().mean() < 0.01
+    assert how.size == (3840, 1920)
 
 
 def test_segmentation_training_keeps_layout() -> None:

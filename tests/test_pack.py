@@ -310,6 +310,20 @@ def test_component_of_the_wrong_kind_or_shape(folder: Path) -> None:
         write_component(folder, JUDGE, network.state_dict(), {"kind": "unet", **network.config}, {})
 
 
+def test_configuration_that_asks_for_terabytes(folder: Path) -> None:
+    network = UNet(3, 3, widths=(4, 8))
+    for args in ({**network.config, "widths": [10**6, 10**6]}, {**network.config, "out_channels": 10**12}):
+        write_component(folder, JUDGE, network.state_dict(), {"kind": "unet", "args": args}, {})
+        with pytest.raises(InputError, match="far more than the file holds"):
+            load_pack(folder).judge()
+
+
+def test_description_that_is_too_large(folder: Path) -> None:
+    with (folder / "domain.json").open("ab") as file:
+        file.write(b" " * 5_000_000)
+    refused(folder, "domain.json", "too many for a description")
+
+
 def test_missing_component_and_nearest_mapper(folder: Path) -> None:
     pack = load_pack(folder)
     with pytest.raises(InputError, match="'sketsch'; did you mean 'sketch'"):

@@ -69,7 +69,7 @@ def test_instance_normalisation_ignores_a_samples_gain_and_offset(split, fitted)
 
 def test_fitting_512_channels_at_64x64_stays_below_2_gb():
     script = """
-import resource, torch
+import re, torch
 from sis_rearrange.features import Tap
 from sis_rearrange.proxy import FIT_BYTES, fit_proxy
 from sis_rearrange.stylegan2 import Generator
@@ -80,12 +80,14 @@ class Wide:  # features of this size from a real generator take minutes and say 
         g = torch.Generator().manual_seed(ws.shape[0])
         return torch.randn(ws.shape[0], 512, 64, 64, generator=g), None
 
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_bytes():  # ru_maxrss would count the process that started this one
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+
+before = peak_bytes()
 proxy = fit_proxy(Wide(), 4, range(150))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert proxy.centroids.shape == (4, 512)
-assert FIT_BYTES < (peak - before) * 1024, "the vectors were not even kept"
-print(peak * 1024)
+assert FIT_BYTES < 1.2 * (peak_bytes() - before), "the vectors were not even kept"
+print(peak_bytes())
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(result.stdout) < 2 * 2**30

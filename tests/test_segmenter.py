@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sis_rearrange.domains import SPLITS
+from sis_rearrange.domains import SPLITS, get_domain
 from sis_rearrange.errors import InputError
 from sis_rearrange.training import segmenter
 from sis_rearrange.training.segmenter import Augmentation, Renders, SegmenterConfig, train_segmenter
@@ -120,3 +120,15 @@ def test_settings_that_contradict_each_other(change):
 def test_unknown_role(tmp_path):
     with pytest.raises(InputError, match="did you mean 'judge'"):
         train_segmenter("toonhead", tmp_path, "juge")
+
+
+def test_damaged_renders_are_made_again_and_a_bad_place_is_named(tmp_path):
+    domain = get_domain("toonhead")
+    first = segmenter.cached_renders(domain, range(2), 16, tmp_path / "a.npz", workers=0)
+    whole = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(whole[: len(whole) // 2])
+    again = segmenter.cached_renders(domain, range(2), 16, tmp_path / "a.npz", workers=0)
+    assert np.array_equal(first.pictures, again.pictures) and (tmp_path / "a.npz").read_bytes() == whole
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        segmenter.cached_renders(domain, range(2), 16, tmp_path / "file" / "a.npz", workers=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,7 @@ def test_the_example_of_the_package(tiny_pack_path, tmp_path):
     assert result.correspondence.shape == (TAP, TAP, 2) and result.correspondence.dtype == np.float32
     assert np.abs(result.correspondence).max() <= 1.001
     assert result.confidence.shape == (TAP, TAP) and result.confidence.dtype == np.float32
-    assert result.confidence.min() >= 1 / K - 1e-6 and result.confidence.max() <= 1
+    assert result.confidence.min() >= 0 and result.confidence.max() <= 1
     result.save(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         assert image.info == result.metadata
@@ -200,3 +202,25 @@ def test_metadata_leaves_out_what_is_not_known(tiny_pack):
     entries = metadata(tiny_pack)
     assert set(entries) == {"Software", "torch", "pack", "pack_hash", "Credit"}
     assert entries["Software"].startswith("sis_rearrange ") and entries["pack"] == "tiny"
+
+
+def test_clusters_that_the_look_lacks_give_way_to_the_next_best(synth):
+    target = synth.read(tiny_head(64)[0], "sketch")
+    lacking = int(target.labels.flatten().bincount().argmax())
+    others = synth.source.labels.clone()
+    others[others == lacking] = (lacking + 1) % K
+    source = replace(synth.source, labels=others)
+    result = synth.paint(target, source)
+    assert lacking not in result.proxy_mask and lacking in target.labels
+    kept = target.labels[0].numpy() != lacking
+    present = np.isin(target.labels[0].numpy(), np.flatnonzero(np.bincount(others.flatten(), minlength=K) >= 3))
+    assert np.array_equal(result.proxy_mask[kept & present], target.labels[0].numpy()[kept & present])
+    expected = target.logits.softmax(dim=1)[0].numpy().transpose(1, 2, 0)
+    assert np.allclose(result.confidence, np.take_along_axis(expected, result.proxy_mask[..., None], 2)[..., 0])
+
+
+def test_a_painted_proxy_mask_is_taken_to_the_letter(synth):
+    rare = int(synth.source.labels.flatten().bincount(minlength=K).argmin())
+    source = replace(synth.source, labels=torch.where(synth.source.labels == rare, (rare + 1) % K, synth.source.labels))
+    painted = np.full((TAP, TAP), rare)
+    assert (synth.synthesize(painted, "proxy", source=source).proxy_mask == rare).all()

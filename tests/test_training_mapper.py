@@ -177,9 +177,10 @@ def test_script_helps():
         (["tiny", "--condition", "skech"], "did you mean 'sketch'?"),
         (["no-such-pack", "--condition", "sketch"], "no-such-pack"),
         (["tiny", "--condition", "sketch", "--widths", "8,x"], "'8,x'"),
+        (["tiny"], "Missing option '--condition'"),
     ],
 )
 def test_script_explains_bad_input(tmp_path, arguments, message):
     done = run_script(*arguments, "--run", tmp_path / "run")
-    assert done.exit_code == 2 and message in done.output
+    assert done.exit_code == 2 and message in done.stderr and done.stderr.count("\n") == 1
     assert isinstance(done.exception, SystemExit) and not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from sis_rearrange.errors import InputError
+from sis_rearrange.evaluation.latency import training_minutes
 from sis_rearrange.features import SplitGenerator
 from sis_rearrange.pack import PROXY, REARRANGER, load_pack
 from sis_rearrange.training.rearranger import LossWeights, RearrangerConfig, RearrangerTraining, train_rearranger
@@ -81,6 +82,7 @@ def test_the_script_writes_the_pack(own_pack, tmp_path):
     assert pack.proxy().K == 3 and pack.rearranger().K == 3
     assert all(pack.info["files"][part] != before[part] for part in (PROXY, REARRANGER))
     assert pack.info["provenance"][REARRANGER]["config"]["kimg"] == 0.008
+    assert training_minutes(pack)["train_minutes_rearranger"] == pack.info["provenance"][REARRANGER]["minutes"]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +90,8 @@ def test_the_script_writes_the_pack(own_pack, tmp_path):
     [
         (["--batch", "1"], "at least 2"),
         (["--kimg", "0"], "must be positive"),
+        (["--kimg", "much"], "'much' is not a valid float"),
+        (["--device", "nothing"], "device 'nothing' cannot be used"),
         (["--own", "9"], "--own 9"),
         (["--refit-proxy", "--tap", "7"], "--tap 7"),
         (["--refit-proxy", "--clusters", "1"], "--clusters 1"),

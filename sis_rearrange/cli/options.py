@@ -37,8 +37,8 @@ def _failure(error: Exception) -> Failure:
     return Failure(line)
 
 
-class Commands(click.Group):
-    """A group whose commands report `InputError` and wrong options in one line instead of usage text or a traceback."""
+class OneLine(click.Command):
+    """A command that reports bad input, wrong options and failing disks in one line: no usage text, no traceback."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does it, errors in one line. Without arguments the help is shown."""
@@ -57,6 +57,12 @@ class Commands(click.Group):
             raise
         except (InputError, click.UsageError) as error:
             raise _failure(error) from error
+        except OSError as error:  # a full disk under a log or checkpoint that a library writes
+            raise Failure(f"{error.filename or 'a file'}: {error.strerror or error}") from error
+
+
+class Commands(OneLine, click.Group):
+    """A group whose commands do so too."""
 
 
 def parse_seeds(text: str, what: str = "seeds") -> list[int]:

@@ -14,8 +14,10 @@ from sis_rearrange.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+    from sis_rearrange.conditions import Palette
     from sis_rearrange.pack import Pack
 
+PALETTE_HELP = 'Part names and colours, for a domain of your own: [{"name": "sky", "colour": [90, 160, 230]}, ...].'
 DRAWING_SIDE = 256  # pixels of the drawings that a pack ships
 
 
@@ -27,11 +29,13 @@ def pack() -> None:
 @pack.command(epilog="\b\nExample:\n  sis pack info toonhead")
 @pack_argument
 def info(pack_name: str) -> None:
-    """Show what a pack holds: files, where they are from, scores, licences."""
+    """Show what a pack holds: part labels and colours, files, where they are from, scores, licences."""
     opened = open_pack(pack_name)
     click.echo(f"{opened.name}  {opened.path}\nhash        {opened.hash}")
     click.echo(f"domain      {opened.info['domain']}, {opened.resolution} x {opened.resolution} pixels")
-    click.echo(f"classes     {', '.join(opened.classes)}")
+    colours = ("#{:02x}{:02x}{:02x}".format(*colour) for colour in opened.info["palette"])
+    parts = zip(opened.classes, colours, strict=True)
+    click.echo(f"classes     {', '.join(f'{number} {part} {colour}' for number, (part, colour) in enumerate(parts))}")
     click.echo(f"conditions  {', '.join(opened.conditions()) or 'none'}")
     click.echo(f"files       {len(opened.info['files'])}, {opened.size / 1e6:.1f} MB")
     for relpath, entry in sorted(opened.info["files"].items()):
@@ -58,12 +62,29 @@ def verify(pack_name: str) -> None:
     click.echo(f"{pack_name}: sound, {open_pack(pack_name).short_hash}")
 
 
+@pack.command(epilog="\b\nExample:\n  sis pack manifest pretrained")
+@click.argument("root", type=click.Path(path_type=Path))
+def manifest(root: Path) -> None:
+    """Index the packs in the folder ROOT as manifest.json, which `sis pack verify` holds them against."""
+    from sis_rearrange.pack import write_manifest
+
+    if not root.is_dir():
+        raise InputError(f"{root}: is not a folder")
+    for name, entry in write_manifest(root).items():
+        click.echo(f"{name}  {entry['hash'][:12]}  {entry['bytes']:,} bytes")
+
+
 @pack.command(
     epilog="\b\nExample:\n  sis pack create packs/mine --domain toonhead --generator snapshot.pt --key G_ema \\\n"
     "      --discriminator snapshot.pt --discriminator-key D"
 )
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--domain", required=True, help="Embedded domain whose classes and palette the pack takes.")
+@click.option("--domain", required=True, help="Kind of pictures: an embedded domain, or with --palette any name.")
+@click.option("--palette", "palette_file", type=click.Path(path_type=Path), help=PALETTE_HELP)
+@click.option(
+    "--licence", help="Of the pictures the generator was trained on; an embedded domain's own where left out."
+)
+@click.option("--credit", help="Attribution that pictures made with the pack carry; likewise.")
 @click.option("--generator", "generator_file", required=True, help="StyleGAN2 weights, .safetensors or .pt.")
 @click.option("--key", help="Which state dict of a .pt file with several, such as G_ema.")
 @click.option("--discriminator", "discriminator_file", help="Its discriminator; training needs it for one loss term.")
@@ -73,6 +94,9 @@ def verify(pack_name: str) -> None:
 def create(
     path: Path,
     domain: str,
+    palette_file: Path | None,
+    licence: str | None,
+    credit: str | None,
     generator_file: str,
     key: str | None,
     discriminator_file: str | None,
@@ -81,19 +105,39 @@ def create(
     source: str,
 ) -> None:
     """Start a pack from a trained generator."""
+    from sis_rearrange.conditions import as_palette
     from sis_rearrange.domains import get_domain
     from sis_rearrange.pack import DISCRIMINATOR, GENERATOR, create_pack, write_component
+    from sis_rearrange.training.pack_training import provenance
 
-    chosen = get_domain(domain)
+    if palette_file is None:
+        chosen = get_domain(domain)
+        palette = as_palette(chosen.classes, chosen.palette)
+        licence, credit = licence or chosen.licence, credit or chosen.credit
+    else:
+        palette = _read_palette(palette_file)
     parts = [(GENERATOR, _stylegan2("generator", generator_file, key))]
     if discriminator_file:
         parts.append((DISCRIMINATOR, _stylegan2("discriminator", discriminator_file, discriminator_key)))
     resolution = int(parts[0][1][0]["args"]["img_resolution"])
-    licences = [{"what": f"pictures of the domain {domain}", "licence": chosen.licence, "credit": chosen.credit}]
-    create_pack(path, name or path.resolve().name, domain, chosen.classes, chosen.palette, resolution, licences)
+    licences = [{"what": f"pictures of the domain {domain}", "licence": licence or "", "credit": credit or ""}]
+    named = name or path.resolve().name
+    create_pack(path, named, domain, palette.names, palette.colours, resolution, licences if licence or credit else [])
     for relpath, (config, state) in parts:
-        write_component(path, relpath, state, config, {"command": f"sis pack create {path}", "source": source})
+        write_component(path, relpath, state, config, provenance(source=source))
     click.echo(f"wrote {path}: {open_pack(str(path)).short_hash}")
+
+
+def _read_palette(path: Path) -> Palette:
+    """A palette from a JSON file such as `sis domains render` writes."""
+    from sis_rearrange.conditions import Palette
+
+    try:
+        return Palette.from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:  # an InputError, or no text
+        raise InputError(f"{path}: {error}") from None
 
 
 def _stylegan2(kind: str, file: str, key: str | None) -> tuple[dict[str, Any], dict[str, Any]]:

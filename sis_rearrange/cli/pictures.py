@@ -30,7 +30,9 @@ SHEET_ROWS, SHEET_LOOKS, SHEET_SAMPLES = 24, 12, 64  # shown on the contact shee
 
 
 @click.command(epilog="\b\nExample:\n  sis demo --out out/demo.png")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("out/demo.png"), show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("out/demo.png"), show_default=True, help="PNG file to write."
+)
 @click.option("--pack", "pack_name", default="toonhead", show_default=True, help="Name or path of the pack to show.")
 @device_option
 def demo(out: Path, pack_name: str, device: str) -> None:
@@ -78,7 +80,9 @@ def generate(pack_name: str, seeds: list[int], out: Path, psi: float, device: st
 @seeds_option("0-3")
 @out_folder
 @click.option("--fit", default="pad", show_default=True, help="Drawings that are not square: crop, pad or stretch.")
-@click.option("--proxy-masks", is_flag=True, help="Also write the proxy masks, to edit and hand in again as 'proxy'.")
+@click.option(
+    "--proxy-masks", is_flag=True, help="Also write each picture's proxy mask, to edit and hand in again as 'proxy'."
+)
 @psi_option
 @device_option
 def synthesize(
@@ -142,10 +146,12 @@ def _paint_all(
         for source in sources:
             result = synth.paint(target, source)
             result.save(out / f"{name}_seed{source.seed}.png")
+            if proxy_masks:
+                write_png(
+                    out / f"{name}_seed{source.seed}_proxy.png", synth.proxy_image(result.proxy_mask), result.metadata
+                )
             if len(shown) < SHEET_LOOKS:
                 shown.append(result.image)
-        if proxy_masks:
-            write_png(out / f"{name}_proxy.png", mask, metadata(synth.pack, condition=condition))
         if len(rows) < SHEET_ROWS:
             rows.append((name, [target.drawing, mask, *shown]))
     if rows:

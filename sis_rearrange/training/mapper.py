@@ -28,6 +28,7 @@ from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.proxy import ProxyClusters, palette
 from sis_rearrange.rearranger import Rearranger
 from sis_rearrange.training.checkpoint import load_checkpoint, save_checkpoint
+from sis_rearrange.training.checks import check_not_negative, check_positive
 from sis_rearrange.training.cycle import Cycle, Looks
 from sis_rearrange.training.rearranger import TRAIN_SEEDS, VALIDATION_SEEDS
 from sis_rearrange.training.schedule import learning_rate
@@ -58,12 +59,8 @@ class MapperConfig:
         if self.condition not in CONDITIONS:
             hint = f"{nearest(self.condition, CONDITIONS)} (known: {', '.join(CONDITIONS)})"
             raise InputError(f"--condition {self.condition}: unknown{hint}")
-        if self.batch < 1:
-            raise InputError(f"--batch {self.batch}: must be at least 1")
-        if self.kimg <= 0:
-            raise InputError(f"--kimg {self.kimg}: must be positive")
-        if self.save_every < 1:
-            raise InputError(f"--save-every {self.save_every}: must be at least 1")
+        check_positive(self, "batch", "kimg", "lr", "save_every")
+        check_not_negative(self, "seed", "weight_decay", "cycle", "cycle_after", "ema")
         if self.cycle > 0 and not 1 <= self.cycle_batch < self.batch:
             raise InputError(f"--cycle-batch {self.cycle_batch}: must be at least 1 and below --batch {self.batch}")
         if not 0 <= self.label_smoothing < 1:

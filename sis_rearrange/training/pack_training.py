@@ -6,6 +6,7 @@ import copy
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from sis_rearrange.conditions import get_condition
 from sis_rearrange.errors import InputError
 from sis_rearrange.features import SplitGenerator
 from sis_rearrange.pack import DISCRIMINATOR, PROXY, REARRANGER, Pack, load_pack, mapper_file, write_component
+from sis_rearrange.pack_files import make_folder
 from sis_rearrange.proxy import fit_proxy
+from sis_rearrange.synthesis import pick_device
 from sis_rearrange.training.mapper import MapperConfig, train_mapper
 from sis_rearrange.training.rearranger import TRAIN_SEEDS, RearrangerConfig, train_rearranger
 
@@ -37,12 +40,19 @@ def provenance(**facts: Any) -> dict[str, Any]:
     }
 
 
-def fit_pack_proxy(pack: Pack, tap: int, num_clusters: int, samples: int, psi: float, device: str) -> Pack:
+def _facts(config: RearrangerConfig | MapperConfig, scores: Mapping[str, float]) -> dict[str, Any]:
+    """Provenance of a training; its ``minutes`` stand where `evaluation.latency` looks for them."""
+    rounded = {name: round(value, 4) for name, value in scores.items() if name != "minutes"}
+    settings = json.loads(json.dumps(asdict(config)))
+    return provenance(config=settings, seed=config.seed, minutes=round(scores["minutes"], 2), scores=rounded)
+
+
+def fit_pack_proxy(pack: Pack, tap: int, num_clusters: int, samples: int, psi: float, device: torch.device) -> Pack:
     """Fit proxy clusters for a pack's generator, write them into the pack, and open it anew."""
     if not 1 <= samples <= len(PROXY_SEEDS):
         raise InputError(f"--proxy-samples {samples}: must be 1 to {len(PROXY_SEEDS)}")
-    if num_clusters < 2:
-        raise InputError(f"--clusters {num_clusters}: must be at least 2")
+    if not 2 <= num_clusters <= 256:  # proxy masks travel as 8-bit index PNGs
+        raise InputError(f"--clusters {num_clusters}: must be 2 to 256")
     try:
         split = SplitGenerator(copy.deepcopy(pack.generator()).to(device), tap)
     except ValueError as error:
@@ -69,20 +79,19 @@ def train_pack_rearranger(
 
     ``tap``, ``num_clusters`` and ``proxy_samples`` are used only where the clusters are fitted.
     """
-    pack = load_pack(pack_path)
+    pack, where = load_pack(pack_path), pick_device(device)
     if refit_proxy or PROXY not in pack.info["files"]:
-        pack = fit_pack_proxy(pack, tap, num_clusters, proxy_samples, config.psi, device)
-    proxy = copy.deepcopy(pack.proxy()).to(device)
-    split = SplitGenerator(copy.deepcopy(pack.generator()).to(device), proxy.resolution)
+        pack = fit_pack_proxy(pack, tap, num_clusters, proxy_samples, config.psi, where)
+    proxy = copy.deepcopy(pack.proxy()).to(where)
+    split = SplitGenerator(copy.deepcopy(pack.generator()).to(where), proxy.resolution)
     discriminator = None
     if config.weights.adversarial > 0:
         if DISCRIMINATOR not in pack.info["files"]:
             raise InputError(f"pack {pack.name!r} has no discriminator; train with --adversarial 0")
-        discriminator = copy.deepcopy(pack.discriminator()).to(device)
+        discriminator = copy.deepcopy(pack.discriminator()).to(where)
+    make_folder(run)
     net, scores = train_rearranger(split, proxy, discriminator, config, run)
-    facts = provenance(
-        config=json.loads(json.dumps(asdict(config))), scores={k: round(v, 4) for k, v in scores.items()}
-    )
+    facts = _facts(config, scores)
     write_component(pack.path, REARRANGER, net.state_dict(), {"kind": "rearranger", "args": net.config}, facts)
     return scores
 
@@ -92,19 +101,18 @@ def train_pack_mapper(pack_path: str, run: Path, config: MapperConfig, device: s
 
     Raises InputError where the pack lacks proxy clusters, or a segmenter or rearranger that are needed.
     """
-    pack = load_pack(pack_path)
-    proxy = copy.deepcopy(pack.proxy()).to(device)
-    split = SplitGenerator(copy.deepcopy(pack.generator()).to(device), proxy.resolution)
+    pack, where = load_pack(pack_path), pick_device(device)
+    proxy = copy.deepcopy(pack.proxy()).to(where)
+    split = SplitGenerator(copy.deepcopy(pack.generator()).to(where), proxy.resolution)
     condition = get_condition(config.condition, pack.palette())
     segmenter = rearranger = None
     if condition.needs_labels or config.cycle > 0:
-        segmenter = copy.deepcopy(pack.segmenter()).to(device)
+        segmenter = copy.deepcopy(pack.segmenter()).to(where)
     if config.cycle > 0:
-        rearranger = copy.deepcopy(pack.rearranger()).to(device)
+        rearranger = copy.deepcopy(pack.rearranger()).to(where)
+    make_folder(run)
     net, scores = train_mapper(split, proxy, condition, segmenter, config, run, rearranger)
-    facts = provenance(
-        config=json.loads(json.dumps(asdict(config))), scores={k: round(v, 4) for k, v in scores.items()}
-    )
+    facts = _facts(config, scores)
     write_component(
         pack.path, mapper_file(config.condition), net.state_dict(), {"kind": "mapper", "args": net.config}, facts
     )

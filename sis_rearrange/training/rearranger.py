@@ -29,6 +29,7 @@ from sis_rearrange.rearranger import Rearranged, Rearranger
 from sis_rearrange.stylegan2 import Discriminator
 from sis_rearrange.tensors import one_hot
 from sis_rearrange.training.checkpoint import load_checkpoint, save_checkpoint
+from sis_rearrange.training.checks import check_not_negative, check_positive
 
 TRAIN_SEEDS = 10_000_000  # samples seen in training have seeds from here on; everything below is free for evaluation
 VALIDATION_SEEDS = range(500_000, 500_064)
@@ -75,8 +76,9 @@ class RearrangerConfig:
             raise InputError(f"--batch {self.batch}: must be at least 2, samples exchange their masks")
         if not 1 <= self.own <= self.batch:
             raise InputError(f"--own {self.own}: must be 1 to the batch size, {self.batch}")
-        if self.kimg <= 0:
-            raise InputError(f"--kimg {self.kimg}: must be positive")
+        check_positive(self, "kimg", "lr", "d_lr", "save_every", "width", "sharpness", "r1_interval")
+        check_not_negative(self, "seed", "relax", "refine_width", "adversarial_after", "r1_gamma")
+        check_not_negative(self.weights, *vars(self.weights))
 
     @property
     def steps(self) -> int:

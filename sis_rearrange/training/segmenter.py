@@ -6,9 +6,11 @@ helped to make it: the *segmenter* labels the generator's samples when mappers a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,17 +101,26 @@ class Renders:
 
 
 def cached_renders(domain: Domain, indices: range, resolution: int, path: Path, workers: int = 2) -> Renders:
-    """Render ``indices``, or read them from the .npz at ``path`` where an earlier run left the very same pictures."""
+    """Render ``indices``, or read them from the .npz at ``path`` where an earlier run left the very same pictures.
+
+    Raises InputError where they cannot be written there.
+    """
     asked = np.array([indices.start, indices.stop, indices.step, resolution])
     if path.is_file():
-        with np.load(path, allow_pickle=False) as stored:
+        damage = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # then they are rendered again
+        with contextlib.suppress(*damage), np.load(path, allow_pickle=False) as stored:
             if str(stored["domain"]) == domain.name and np.array_equal(stored["asked"], asked):
                 return Renders(stored["pictures"], stored["masks"])
     pictures, masks = render_many(domain, indices, resolution, workers, progress=f"rendering {domain.name}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, domain=domain.name, asked=asked, pictures=pictures, masks=masks)
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(partial, domain=domain.name, asked=asked, pictures=pictures, masks=masks)
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
     return Renders(pictures, masks)
 
 

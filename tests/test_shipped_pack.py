@@ -1,0 +1,77 @@
+"""The pack that comes with the project: sound, small, complete, and it says where everything is from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sis_rearrange.conditions import CONDITIONS
+from sis_rearrange.domains import SPLITS, get_domain
+from sis_rearrange.features import SplitGenerator, sample_ws
+from sis_rearrange.pack import Pack, load_pack, mapper_file, verify_pack
+from sis_rearrange.weights import decode_weights
+
+SHIPPED = Path(__file__).resolve().parent.parent / "pretrained" / "toonhead"
+MAPPERS = [mapper_file(name) for name in CONDITIONS]
+NETWORKS = ["generator", "discriminator", "proxy", "rearranger", "segmenter", "judge"]
+
+
+@pytest.fixture(scope="module")
+def pack() -> Pack:
+    return load_pack(SHIPPED)
+
+
+def test_it_is_sound_and_small(pack):
+    assert verify_pack(SHIPPED) == []
+    assert pack.size < 25_000_000
+    domain = get_domain("toonhead")
+    assert pack.classes == domain.classes and pack.palette().colours == domain.palette
+
+
+def test_it_is_complete(pack):
+    assert {*(f"{name}.safetensors" for name in NETWORKS), *MAPPERS} <= set(pack.info["files"])
+    assert pack.conditions() == tuple(sorted(CONDITIONS))
+    for name in CONDITIONS:
+        assert any(Path(drawing).name.startswith(f"{name}-") for drawing in pack.drawings())
+
+
+def test_every_network_is_built_and_they_fit_each_other(pack):
+    proxy, generator = pack.proxy(), pack.generator()
+    split = SplitGenerator(generator, proxy.resolution)
+    feature_map, skip = split.g1(sample_ws(generator, [3]))
+    assert feature_map.shape[1:] == (proxy.channels, proxy.resolution, proxy.resolution)
+    assert torch.equal(
+        split.g2(feature_map, skip, sample_ws(generator, [3])), generator.synthesis(sample_ws(generator, [3]))
+    )
+    assert (pack.rearranger().channels, pack.rearranger().K) == (proxy.channels, proxy.K)
+    for name in CONDITIONS:
+        assert (pack.mapper(name).K, pack.mapper(name).proxy_resolution) == (proxy.K, proxy.resolution)
+    for network in (pack.segmenter(), pack.judge()):
+        assert network.out_channels == len(pack.classes)
+
+
+def test_weights_are_half_precision(pack):
+    """All but the centroids, whose rounding would move labels."""
+    for relpath in pack.info["files"]:
+        if relpath.endswith(".safetensors") and relpath != "proxy.safetensors":
+            _, state = decode_weights(pack.read(relpath), relpath)
+            assert pack.info["files"][relpath]["bytes"] < 2.5 * sum(t.numel() for t in state.values()) + 60_000, relpath
+
+
+def test_it_says_where_everything_is_from(pack):
+    for relpath in pack.info["files"]:
+        note = pack.info["provenance"].get(relpath, {})
+        assert note.get("command") or note.get("source"), relpath
+    assert any("Johan Melin" in licence["credit"] for licence in pack.info["licences"])
+    assert pack.info["scores"]["quick"]["hash"] == pack.hash, "scores of another version: run sis evaluate --record"
+    assert pack.info["scores"]["quick"]["metrics"]
+
+
+def test_drawings_are_of_the_test_split(pack):
+    for relpath in pack.drawings():
+        assert pack.info["provenance"][relpath]["index"] in SPLITS["test"]
+        with Image.open(pack.file(relpath)) as image:
+            assert image.format == "PNG" and image.width == image.height
