@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from sis_rearrange.ops import upfirdn2d
+from sis_rearrange.pack import load_pack
 from sis_rearrange.stylegan2 import Discriminator, Generator, SynthesisLayer
+from sis_rearrange.tensors import seeded_normal
 
 SMALL = dict(z_dim=12, c_dim=0, w_dim=16, img_resolution=32, channel_base=256, channel_max=24, num_layers=3)
 
@@ -147,3 +151,11 @@ def test_gradients_reach_every_trained_parameter():
 def test_resolution_must_be_a_power_of_two():
     with pytest.raises(ValueError, match="power of two"):
         Generator(**{**SMALL, "img_resolution": 48})
+
+
+def test_the_shipped_generator_gives_the_picture_of_another_implementation():
+    """The golden picture comes from code that shares nothing with ours but the parameter names and the weights."""
+    pack = load_pack("toonhead")
+    image = pack.generator()(seeded_normal([7], [128]), truncation_psi=0.7)[0]
+    golden = np.load(Path(__file__).parent / "data" / "toonhead_seed7_psi0.7.npy", allow_pickle=False)
+    assert np.abs(image.numpy() - golden).max() < 1e-4
