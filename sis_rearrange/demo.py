@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from sis_rearrange.errors import InputError
 from sis_rearrange.images import flatten, read_image, write_png
 from sis_rearrange.pack import Pack
-from sis_rearrange.synthesis import Synthesizer, metadata
+from sis_rearrange.sampling import metadata
+from sis_rearrange.synthesis import Synthesizer
 
 LOOKS = (33, 61, 54, 4)  # seeds of the four looks
 EXEMPLAR = 24  # seed of the sample whose layout the last row takes

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from sis_rearrange.proxy import MIN_CELLS
 from sis_rearrange.tensors import one_hot
-
-MIN_CELLS = 3  # a class must have so many cells on both sides before its statistics are compared
 
 
 def classes_present(mask: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from sis_rearrange.features import SplitGenerator, sample_ws
 from sis_rearrange.images import contact_sheet
 from sis_rearrange.pack import Pack
 from sis_rearrange.proxy import palette as proxy_colours
-from sis_rearrange.synthesis import check_psi
+from sis_rearrange.sampling import check_psi
 from sis_rearrange.tensors import to_uint8
 
 PAIRS = 4  # samples per row of the proxy sheet, each beside its mask

@@ -7,19 +7,17 @@ the layout that somebody drew, as a proxy mask. `Synthesizer.synthesize` takes o
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
-from sis_rearrange import __version__
 from sis_rearrange.conditions import Condition, as_palette, get_condition
 from sis_rearrange.errors import InputError, nearest
 from sis_rearrange.features import SplitGenerator, sample_ws
@@ -28,13 +26,8 @@ from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.pack import Pack
 from sis_rearrange.proxy import palette as proxy_colours
 from sis_rearrange.proxy import within_reach
+from sis_rearrange.sampling import DEFAULT_PSI, check_psi, check_seed, metadata, on_device, pick_device
 from sis_rearrange.tensors import assert_shape, one_hot, to_uint8
-
-DEFAULT_PSI = 0.9
-MAX_PSI = 2.0  # beyond it there is nothing but noise
-MAX_SEED = 2**63 - 1
-
-Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,63 +94,6 @@ class Result:
         write_png(path, self.image, self.metadata)
 
 
-def metadata(
-    pack: Pack, seed: int | None = None, psi: float | None = None, condition: str | None = None
-) -> dict[str, str]:
-    """Text entries for PNG files: how to make the picture again, and whom to credit. None leaves an entry out."""
-    credits = dict.fromkeys(licence.get("credit", "") for licence in pack.info["licences"])
-    entries = {
-        "Software": f"sis_rearrange {__version__}",
-        "torch": str(torch.__version__),
-        "pack": pack.name,
-        "pack_hash": pack.short_hash,
-        "seed": seed,
-        "psi": psi,
-        "condition": condition,
-        "Credit": "; ".join(credit for credit in credits if credit) or None,
-    }
-    return {key: str(value) for key, value in entries.items() if value is not None}
-
-
-def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """ "auto" is the accelerator where torch finds one, otherwise the CPU. InputError for one that cannot be used."""
-    if device == "auto":
-        accelerator = getattr(torch, "accelerator", None)  # torch 2.6 and later
-        found = accelerator.current_accelerator() if accelerator is not None and accelerator.is_available() else None
-        return found or torch.device("cpu")
-    try:
-        return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise InputError(f"device {str(device)!r} cannot be used ({reason}); 'auto' and 'cpu' always work") from None
-
-
-def check_psi(psi: float) -> float:
-    """Raise InputError unless the truncation is a number that gives pictures."""
-    if not (math.isfinite(psi) and abs(psi) <= MAX_PSI):
-        raise InputError(f"psi {psi}: the truncation is a number from -{MAX_PSI:g} to {MAX_PSI:g}, usually 0.5 to 1")
-    return float(psi)
-
-
-def check_seed(seed: int) -> int:
-    """Raise InputError unless the seed is a whole number that the generator takes."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed <= MAX_SEED:
-        raise InputError(f"seed {seed!r}: give a whole number, 0 or more")
-    return int(seed)
-
-
-def sample_images(
-    pack: Pack, seeds: Sequence[int], psi: float = DEFAULT_PSI, device: str | torch.device = "auto"
-) -> Iterator[Image.Image]:
-    """Plain samples of the generator, one at a time: a seed's picture is the same whichever others are asked for."""
-    generator = _on(pack.generator(), pick_device(device))
-    psi = check_psi(psi)
-    for seed in seeds:
-        with torch.inference_mode():
-            image = generator.synthesis(sample_ws(generator, [check_seed(seed)], psi))
-        yield Image.fromarray(to_uint8(image)[0])
-
-
 class Synthesizer:
     """Paint drawings in a chosen look.
 
@@ -168,9 +104,9 @@ class Synthesizer:
 
     def __init__(self, pack: Pack, device: str | torch.device = "auto") -> None:
         self.pack, self.device = pack, pick_device(device)
-        self.proxy = _on(pack.proxy(), self.device)
-        self.rearranger = _on(pack.rearranger(), self.device)
-        self.split = SplitGenerator(_on(pack.generator(), self.device), self.proxy.resolution)
+        self.proxy = on_device(pack.proxy(), self.device)
+        self.rearranger = on_device(pack.rearranger(), self.device)
+        self.split = SplitGenerator(on_device(pack.generator(), self.device), self.proxy.resolution)
         names = [f"cluster {k}" for k in range(self.proxy.K)]
         self.proxy_palette = as_palette(names, proxy_colours(self.proxy.K).tolist())
         self.source = None
@@ -359,7 +295,7 @@ class Synthesizer:
 
     def _mapper(self, condition: str) -> tuple[Condition, SemanticMapper]:
         if condition not in self._mappers:
-            mapper = _on(self.pack.mapper(condition), self.device)
+            mapper = on_device(self.pack.mapper(condition), self.device)
             self._mappers[condition] = get_condition(condition, self.pack.palette()), mapper
         return self._mappers[condition]
 
@@ -383,11 +319,6 @@ class Synthesizer:
         if found is None:
             raise InputError("no source is set; call set_source(seed=...) first")
         return found
-
-
-def _on(network: Module, device: torch.device) -> Module:
-    """The pack's own network on the CPU, a copy elsewhere."""
-    return network if device.type == "cpu" else copy.deepcopy(network).to(device)
 
 
 def _name_of(drawing: Any) -> str:

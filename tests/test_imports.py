@@ -23,10 +23,11 @@ RANKS = {
     **dict.fromkeys(["rearranger"], 6),
     **dict.fromkeys(["mapper", "conditions", "pack_files"], 7),
     **dict.fromkeys(["pack", "losses", "critic"], 8),
-    **dict.fromkeys(["synthesis"], 9),
-    **dict.fromkeys(["training", "evaluation", "demo", "sheets"], 10),
-    **dict.fromkeys(["cli"], 12),
-    "__init__": 11,  # the facade: not for the modules behind it, but for __version__
+    **dict.fromkeys(["sampling"], 9),
+    **dict.fromkeys(["synthesis", "sheets"], 10),
+    **dict.fromkeys(["training", "evaluation", "demo"], 11),
+    **dict.fromkeys(["cli"], 13),
+    "__init__": 12,  # the facade: not for the modules behind it, but for __version__
 }
 
 SOURCES = sorted(p for p in PACKAGE.rglob("*.py") if "pretrained" not in p.parts)

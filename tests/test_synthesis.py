@@ -13,7 +13,8 @@ from PIL import Image
 import sis_rearrange as sis
 from sis_rearrange.errors import InputError
 from sis_rearrange.pack import Pack
-from sis_rearrange.synthesis import Synthesizer, metadata, pick_device, sample_images
+from sis_rearrange.sampling import metadata, pick_device, sample_images
+from sis_rearrange.synthesis import Synthesizer
 from sis_rearrange.tensors import one_hot, to_uint8
 
 

@@ -54,8 +54,8 @@ def generate(pack_name: str, seeds: list[int], out: Path, psi: float, device: st
     from tqdm import tqdm
 
     from sis_rearrange.images import write_png
+    from sis_rearrange.sampling import metadata, sample_images
     from sis_rearrange.sheets import sample_sheet
-    from sis_rearrange.synthesis import metadata, sample_images
 
     pack = open_pack(pack_name)
     shown: list[Image.Image] = []
@@ -126,8 +126,8 @@ def _paint_all(
     from tqdm import tqdm
 
     from sis_rearrange.images import write_png
+    from sis_rearrange.sampling import metadata
     from sis_rearrange.sheets import synthesis_sheet
-    from sis_rearrange.synthesis import metadata
 
     rows: list[tuple[str, list[Image.Image]]] = []
     failed = 0

@@ -28,8 +28,8 @@ def show(pack_name: str, seeds: list[int], out: Path, psi: float) -> None:
     from tqdm import tqdm
 
     from sis_rearrange.images import write_png
+    from sis_rearrange.sampling import metadata
     from sis_rearrange.sheets import proxy_sheet
-    from sis_rearrange.synthesis import metadata
 
     if len(seeds) > MAX_SHOWN:
         raise InputError(f"--seeds: {len(seeds):,} samples do not fit on one sheet; give at most {MAX_SHOWN}")

@@ -21,7 +21,7 @@ from sis_rearrange.features import SplitGenerator
 from sis_rearrange.pack import DISCRIMINATOR, PROXY, REARRANGER, Pack, load_pack, mapper_file, write_component
 from sis_rearrange.pack_files import make_folder
 from sis_rearrange.proxy import fit_proxy
-from sis_rearrange.synthesis import pick_device
+from sis_rearrange.sampling import pick_device
 from sis_rearrange.training.mapper import MapperConfig, train_mapper
 from sis_rearrange.training.rearranger import TRAIN_SEEDS, RearrangerConfig, train_rearranger
 
