@@ -56,6 +56,7 @@ Examples:
     "--label-smoothing", default=DEFAULTS.label_smoothing, help="Share of the target spread over all clusters."
 )
 @click.option("--cycle", default=DEFAULTS.cycle, help="Weight: parts seen in the rearranged picture; 0 for none.")
+@click.option("--natural", default=DEFAULTS.natural, help="Weight: that picture looks real; 0 for none.")
 @click.option("--cycle-batch", default=DEFAULTS.cycle_batch, help="Samples of each step followed to the picture.")
 @click.option("--cycle-after", default=DEFAULTS.cycle_after, help="Share of the run before that starts.")
 @click.option("--seed", default=DEFAULTS.seed, help="Which samples are seen, and the initial weights.")

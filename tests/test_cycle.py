@@ -14,13 +14,14 @@ def scene(tiny_pack):
     ws = sample_ws(split.generator, [1, 2])
     feature_map, skip = split.g1(ws)
     looks = Looks(ws, feature_map, skip, proxy.labels(feature_map))
-    return Cycle(split, tiny_pack.rearranger(), tiny_pack.segmenter()), looks
+    return Cycle(split, tiny_pack.rearranger(), tiny_pack.segmenter(), tiny_pack.discriminator()), looks
 
 
 def test_the_gradient_reaches_the_mask_and_nothing_else(scene):
     cycle, looks = scene
     logits = torch.randn(2, 5, 16, 16, requires_grad=True)
-    cycle(logits, looks, torch.randint(0, 10, [2, 32, 32])).backward()
+    shown, real = cycle(logits, looks, torch.randint(0, 10, [2, 32, 32]))
+    (shown + real).backward()
     assert logits.grad.abs().sum() > 0
     assert all(p.grad is None for p in cycle.parameters())
 
@@ -31,7 +32,7 @@ def test_following_the_gradient_brings_the_parts_nearer(scene):
     parts = cycle.segmenter(cycle.split.g2(looks.feature_map, looks.skip, looks.ws)).argmax(dim=1)
     optimizer, losses = torch.optim.Adam([logits], lr=0.1), []
     for _ in range(30):
-        loss = cycle(logits, looks, parts)
+        loss, _ = cycle(logits, looks, parts)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -36,6 +36,7 @@ def training_of(pack, config):
         pack.segmenter(),
         config,
         pack.rearranger(),
+        pack.discriminator(),
     )
 
 
@@ -136,7 +137,9 @@ def test_other_settings_do_not_overwrite_a_run(tiny_pack, tmp_path):
     split = SplitGenerator(tiny_pack.generator(), tiny_pack.proxy().resolution)
     with pytest.raises(InputError, match=r"other settings \(lr\)"):
         networks = tiny_pack.proxy(), get_condition("sketch"), tiny_pack.segmenter()
-        train_mapper(split, *networks, replace(TINY, lr=1e-3), tmp_path, tiny_pack.rearranger())
+        train_mapper(
+            split, *networks, replace(TINY, lr=1e-3), tmp_path, tiny_pack.rearranger(), tiny_pack.discriminator()
+        )
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from sis_rearrange.features import SplitGenerator
+from sis_rearrange.losses import adversarial
 from sis_rearrange.proxy import within_reach
 from sis_rearrange.rearranger import Rearranger
+from sis_rearrange.stylegan2 import Discriminator
 from sis_rearrange.tensors import one_hot
 from sis_rearrange.unet import UNet
 
@@ -41,12 +43,24 @@ def part_weights(parts: torch.Tensor, num_classes: int) -> torch.Tensor:
 class Cycle(nn.Module):
     """The frozen way from a proxy mask to the parts in the picture."""
 
-    def __init__(self, split: SplitGenerator, rearranger: Rearranger, segmenter: UNet) -> None:
+    def __init__(
+        self,
+        split: SplitGenerator,
+        rearranger: Rearranger,
+        segmenter: UNet,
+        discriminator: Discriminator | None = None,  # the generator's own; None: pictures need not look real
+    ) -> None:
         super().__init__()
         self.split, self.rearranger, self.segmenter = split, rearranger, segmenter
+        self.discriminator = discriminator
 
-    def forward(self, logits: torch.Tensor, looks: Looks, parts: torch.Tensor) -> torch.Tensor:
-        """Weighted cross-entropy of the parts in the pictures with those drawn; a scalar.
+    def forward(
+        self, logits: torch.Tensor, looks: Looks, parts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """How far the pictures are from showing the parts, and from looking real; scalars.
+
+        The first is a weighted cross-entropy of the parts seen with those drawn. It alone would paint any patch that
+        the segmenter takes for a part; the second, the discriminator's non-saturating loss, holds against that.
 
         Args:
             logits: the mapper's, ``[N, K, r, r]``. The rearranger gets the hard mask, the soft one the gradient.
@@ -60,4 +74,7 @@ class Cycle(nn.Module):
         moved = self.rearranger(looks.feature_map, looks.skip, one_hot(looks.labels, logits.shape[1]), mask)
         pictures = self.split.g2(moved.feature_map, moved.skip, looks.ws)
         seen = self.segmenter(pictures.clamp(-1, 1)).float()
-        return F.cross_entropy(seen, parts, part_weights(parts, seen.shape[1]))
+        shown = F.cross_entropy(seen, parts, part_weights(parts, seen.shape[1]))
+        if self.discriminator is None:
+            return shown, None
+        return shown, adversarial(self.discriminator(pictures).float())

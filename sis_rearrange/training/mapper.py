@@ -27,6 +27,7 @@ from sis_rearrange.features import SplitGenerator, sample_ws
 from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.proxy import ProxyClusters, palette
 from sis_rearrange.rearranger import Rearranger
+from sis_rearrange.stylegan2 import Discriminator
 from sis_rearrange.training.checkpoint import load_checkpoint, save_checkpoint
 from sis_rearrange.training.checks import check_not_negative, check_positive
 from sis_rearrange.training.cycle import Cycle, Looks
@@ -48,6 +49,7 @@ class MapperConfig:
     widths: tuple[int, ...] = (24, 48, 96, 128, 128)  # channels per level of the U-Net
     label_smoothing: float = 0.05  # share of the target spread over all clusters
     cycle: float = 1.0  # weight of the parts seen in the rearranged picture; 0 switches it off
+    natural: float = 0.5  # weight of the discriminator's opinion of that picture; 0 switches it off
     cycle_batch: int = 4  # samples of each step that are followed to the picture
     cycle_after: float = 0.3  # share of the run before that starts
     bfloat16: bool = False  # convolutions in bfloat16: about twice as fast on processors that have it
@@ -60,7 +62,7 @@ class MapperConfig:
             hint = f"{nearest(self.condition, CONDITIONS)} (known: {', '.join(CONDITIONS)})"
             raise InputError(f"--condition {self.condition}: unknown{hint}")
         check_positive(self, "batch", "kimg", "lr", "save_every")
-        check_not_negative(self, "seed", "weight_decay", "cycle", "cycle_after", "ema")
+        check_not_negative(self, "seed", "weight_decay", "cycle", "natural", "cycle_after", "ema")
         if self.cycle > 0 and not 1 <= self.cycle_batch < self.batch:
             raise InputError(f"--cycle-batch {self.cycle_batch}: must be at least 1 and below --batch {self.batch}")
         if not 0 <= self.label_smoothing < 1:
@@ -92,6 +94,7 @@ class MapperTraining:
         segmenter: UNet | None,  # part labels for the samples; None where neither condition nor cycle needs them
         config: MapperConfig,
         rearranger: Rearranger | None = None,  # needed where config.cycle > 0
+        discriminator: Discriminator | None = None,  # needed where config.natural > 0 too
     ) -> None:
         if condition.needs_labels and segmenter is None:
             raise ValueError(f"{condition.name} needs a segmenter")
@@ -100,7 +103,9 @@ class MapperTraining:
         if config.cycle > 0:
             if segmenter is None or rearranger is None:
                 raise ValueError("the cycle term needs a segmenter and a rearranger")
-            self.cycle = Cycle(split, rearranger, segmenter)
+            if config.natural > 0 and discriminator is None:
+                raise ValueError("the natural term needs a discriminator")
+            self.cycle = Cycle(split, rearranger, segmenter, discriminator if config.natural > 0 else None)
         self.device = proxy.centroids.device
         # Channels last: convolutions take a fifth less time
         self.net = self._new_mapper().to(memory_format=torch.channels_last).to(self.device).train()
@@ -161,9 +166,12 @@ class MapperTraining:
             others = Looks(*(t[count : 2 * count] if len(t) >= 2 * count else t[-count:] for t in pairs.looks))
             assert pairs.parts is not None
             with self._autocast():
-                seen = self.cycle(logits[:count], others, pairs.parts[:count])
-            stats["loss/cycle"] = seen.item()
-            loss = loss + config.cycle * seen
+                shown, real = self.cycle(logits[:count], others, pairs.parts[:count])
+            stats["loss/cycle"] = shown.item()
+            loss = loss + config.cycle * shown
+            if real is not None:
+                stats["loss/natural"] = real.item()
+                loss = loss + config.natural * real
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
@@ -241,6 +249,7 @@ def train_mapper(
     config: MapperConfig,
     run: Path,
     rearranger: Rearranger | None = None,
+    discriminator: Discriminator | None = None,
 ) -> tuple[SemanticMapper, dict[str, float]]:
     """Train, or go on with, the run in the folder ``run``; returns the averaged network and its scores.
 
@@ -249,7 +258,7 @@ def train_mapper(
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    training = MapperTraining(split, proxy, condition, segmenter, config, rearranger)
+    training = MapperTraining(split, proxy, condition, segmenter, config, rearranger, discriminator)
     training.resume(run)
     run.mkdir(parents=True, exist_ok=True)
     writer = SummaryWriter(str(run), purge_step=training.step)

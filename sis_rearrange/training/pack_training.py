@@ -105,13 +105,17 @@ def train_pack_mapper(pack_path: str, run: Path, config: MapperConfig, device: s
     proxy = copy.deepcopy(pack.proxy()).to(where)
     split = SplitGenerator(copy.deepcopy(pack.generator()).to(where), proxy.resolution)
     condition = get_condition(config.condition, pack.palette())
-    segmenter = rearranger = None
+    segmenter = rearranger = discriminator = None
     if condition.needs_labels or config.cycle > 0:
         segmenter = copy.deepcopy(pack.segmenter()).to(where)
     if config.cycle > 0:
         rearranger = copy.deepcopy(pack.rearranger()).to(where)
+    if config.cycle > 0 and config.natural > 0:
+        if DISCRIMINATOR not in pack.info["files"]:
+            raise InputError(f"pack {pack.name!r} has no discriminator; train with --natural 0")
+        discriminator = copy.deepcopy(pack.discriminator()).to(device)
     make_folder(run)
-    net, scores = train_mapper(split, proxy, condition, segmenter, config, run, rearranger)
+    net, scores = train_mapper(split, proxy, condition, segmenter, config, run, rearranger, discriminator)
     facts = _facts(config, scores)
     write_component(
         pack.path, mapper_file(config.condition), net.state_dict(), {"kind": "mapper", "args": net.config}, facts
