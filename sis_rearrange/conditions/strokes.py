@@ -10,9 +10,9 @@ from scipy import ndimage
 
 BASE_SIDE = 64  # lengths below are in pixels of a label map of this side
 STEP = 2.0  # length of one step of a walk
-MAX_STEPS = 20
+MAX_STEPS = 28
 MIN_AREA = 5.0  # square pixels: smaller specks get no stroke
-WIDTHS = (2.4, 5.5)  # narrowest and widest brush
+WIDTHS = (3.0, 6.5)  # narrowest and widest brush
 SKIP = 0.1  # chance that a part is left unpainted in training
 TURNS = np.deg2rad(np.array([0, -20, 20, -45, 45, -80, 80]))  # directions a walk chooses from at each step
 
@@ -32,7 +32,7 @@ class Stroke:
 
 
 def plan(labels: np.ndarray, classes: int, rng: np.random.Generator, skip: float = SKIP) -> list[Stroke]:
-    """Labels int [N, R, R] -> strokes of all pictures: 1-3 in each connected part, a dab in a small one.
+    """Labels int [N, R, R] -> strokes of all pictures: 1-5 in each connected part, a dab in a small one.
 
     A part is left out with chance `skip`, but every picture that has a part gets at least one stroke.
     """
@@ -47,7 +47,7 @@ def plan(labels: np.ndarray, classes: int, rng: np.random.Generator, skip: float
         return []
     table = np.array([s[:5] for s in starts], dtype=np.int64)
     area = np.array([s[5] for s in starts])
-    length = np.sqrt(area) * rng.uniform(0.4, 1.5, len(area)) / STEP
+    length = np.sqrt(area) * rng.uniform(0.7, 1.8, len(area)) / STEP
     steps = np.where(area < 40, rng.integers(0, 3, len(area)), np.clip(length.astype(int), 2, MAX_STEPS))
     paths, count = _walk(depth, parts, table, steps, STEP * unit, rng)
     room = 1.6 * depth[table[:, 0], table[:, 3], table[:, 4]]
@@ -112,7 +112,7 @@ def _choose_starts(
             cells = where[ids == piece]
             parts.ravel()[cells] = number
             weight = np.cumsum(depth.ravel()[cells] ** 2)
-            many = 1 if area < 150 else int(rng.integers(1, 3)) if area < 900 else int(rng.integers(2, 4))
+            many = 1 if area < 100 else int(rng.integers(2, 4)) if area < 900 else int(rng.integers(3, 6))
             picks = cells[np.searchsorted(weight, rng.random(many) * weight[-1])]
             places = (divmod(int(p), labels.shape[1]) for p in picks)
             rows = [(image, int(label), number, y, x, float(area)) for y, x in places]
