@@ -23,7 +23,7 @@ from sis_rearrange.training.rearranger import TRAIN_SEEDS, VALIDATION_SEEDS
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = MapperConfig(
-    "sketch", kimg=0.032, batch=4, lr=1e-2, widths=(8, 16), save_every=4, cycle_batch=1, cycle_after=0.25
+    "sketch", kimg=0.032, batch=4, lr=1e-2, widths=(8, 16), save_every=4, natural=0.5, cycle_batch=1, cycle_after=0.25
 )
 
 

@@ -41,16 +41,16 @@ class MapperConfig:
     """Settings of one training run."""
 
     condition: str  # one of CONDITIONS
-    kimg: float = 8.0  # thousands of samples
-    batch: int = 8  # samples per step
-    lr: float = 2e-3  # peak of AdamW, reached after 10 % of the steps, cosine to 0
+    kimg: float = 20.0  # thousands of samples
+    batch: int = 16  # samples per step
+    lr: float = 3e-3  # peak of AdamW, reached after 10 % of the steps, cosine to 0
     weight_decay: float = 1e-2
     psi: float = 0.9  # truncation of the samples
     widths: tuple[int, ...] = (24, 48, 96, 128, 128)  # channels per level of the U-Net
     label_smoothing: float = 0.05  # share of the target spread over all clusters
-    cycle: float = 3.0  # weight of the parts seen in the rearranged picture; 0 switches it off
-    natural: float = 0.5  # weight of the discriminator's opinion of that picture; 0 switches it off
-    cycle_batch: int = 7  # samples of each step that are followed to the picture
+    cycle: float = 1.0  # weight of the parts seen in the rearranged picture; 0 switches it off
+    natural: float = 0.0  # weight of the discriminator's opinion of that picture; 0 switches it off
+    cycle_batch: int = 4  # samples of each step that are followed to the picture
     cycle_after: float = 0.3  # share of the run before that starts
     bfloat16: bool = False  # convolutions in bfloat16: about twice as fast on processors that have it
     seed: int = 0
