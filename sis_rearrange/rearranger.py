@@ -1,7 +1,7 @@
 """The rearranger: move the features of a source until they match another proxy mask (paper, section 3.2).
 
 Cross-attention asks with the target proxy mask and answers with the source's features. What is given by the paper stops
-there; three choices of ours make it work, each measured in docs/ablation.md:
+there; three choices are ours (docs/ablation.md measures the last one and the loss terms):
 
 - Query and key share one mask encoder with a wide view and a position code. Cells of one class ask different questions,
   and for equal masks the match is the identity from the start.

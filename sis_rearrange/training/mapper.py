@@ -52,7 +52,7 @@ class MapperConfig:
     natural: float = 0.0  # weight of the discriminator's opinion of that picture; 0 switches it off
     cycle_batch: int = 4  # samples of each step that are followed to the picture
     cycle_after: float = 0.3  # share of the run before that starts
-    bfloat16: bool = False  # convolutions in bfloat16: about twice as fast on processors that have it
+    bfloat16: bool = False  # convolutions in bfloat16: faster on processors that have it
     seed: int = 0
     ema: float = 0.998  # decay per step of the averaged weights that are shipped
     save_every: int = 250  # steps between states, scores and image grids

@@ -66,7 +66,7 @@ class RearrangerConfig:
     ema: float = 0.998  # decay per step of the averaged weights that are shipped
     width: int = 64  # of queries and keys
     refine_width: int = 128
-    bfloat16: bool = False  # convolutions in bfloat16: about twice as fast on processors that have it
+    bfloat16: bool = False  # convolutions in bfloat16: faster on processors that have it
     seed: int = 0
     save_every: int = 200  # steps between states, scores and image grids
     weights: LossWeights = field(default_factory=LossWeights)
