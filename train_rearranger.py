@@ -37,6 +37,7 @@ Examples:
 @click.option("--psi", default=DEFAULTS.psi, help="Truncation of the samples.")
 @click.option("--seed", default=DEFAULTS.seed, help="Which samples are seen, and the initial weights.")
 @click.option("--relax", default=DEFAULTS.relax, help="Cells forgiven at region borders.")
+@click.option("--guide-classes", default=DEFAULTS.guide_classes, help="Finer classes for the losses; 0: none.")
 @click.option(
     "--bfloat16/--float32", default=DEFAULTS.bfloat16, help="Precision of convolutions; see docs/training.md."
 )
@@ -52,6 +53,7 @@ Examples:
 @click.option("--self-image", default=TERMS.self_image, help="Weight: own mask, L1 of images.")
 @click.option("--agreement", default=TERMS.agreement, help="Weight: cross-entropy with the target mask.")
 @click.option("--attention", default=TERMS.attention, help="Weight: attention mass on the asked class.")
+@click.option("--guide", default=TERMS.guide, help="Weight: attention mass on the guide class.")
 @click.option("--style", default=TERMS.style, help="Weight: per-class statistics.")
 @click.option("--colour", default=TERMS.colour, help="Weight: per-class mean colour of images.")
 @click.option("--adversarial", default=TERMS.adversarial, help="Weight: the generator's discriminator.")

@@ -20,6 +20,19 @@ def cells_reachable(source_mask: torch.Tensor, target_mask: torch.Tensor) -> tor
     return (target_mask * present).sum(dim=1) > 0
 
 
+def jointly_reachable(source: tuple[torch.Tensor, ...], target: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Cells whose classes of two label maps occur together in a cell of the source: bool ``[N, h, w]``.
+
+    Both arguments are pairs of labels ``[N, h, w]`` int64.
+    """
+    base = int(max(source[1].max(), target[1].max())) + 1
+    have, want = (pair[0] * base + pair[1] for pair in (source, target))
+    size = int(max(have.max(), want.max())) + 1
+    present = torch.zeros(have.shape[0], size, dtype=torch.bool, device=have.device)
+    present.scatter_(1, have.flatten(1), True)
+    return present.gather(1, want.flatten(1)).reshape(want.shape)
+
+
 def feature_reconstruction(moved: torch.Tensor, original: torch.Tensor, feature_std: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference of feature maps ``[N, C, h, w]`` in units of each channel's standard deviation."""
     return ((moved - original) / feature_std[None, :, None, None]).abs().mean()

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from sis_rearrange.features import SplitGenerator, sample_ws
+from sis_rearrange.features import Tap, sample_ws
+from sis_rearrange.stylegan2 import Generator
 from sis_rearrange.tensors import assert_shape
 
 NORMALIZATIONS = ("instance-cosine", "instance")
@@ -98,8 +99,18 @@ def within_reach(logits: torch.Tensor, source_labels: torch.Tensor) -> torch.Ten
     return logits.masked_fill((count < MIN_CELLS)[:, :, None, None], -1e4)
 
 
+class FeatureSource(Protocol):
+    """Where feature maps come from: a `SplitGenerator`, or whatever offers the same."""
+
+    generator: Generator
+    tap: Tap
+
+    def g1(self, ws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Feature map ``[N, C, r, r]``, and anything else."""
+
+
 def fit_proxy(
-    split: SplitGenerator,
+    split: FeatureSource,
     num_clusters: int,
     seeds: Sequence[int],
     normalization: str = "instance-cosine",

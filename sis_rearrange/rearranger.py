@@ -33,6 +33,7 @@ class Rearranged(NamedTuple):
     skip: torch.Tensor  # [N, 3, r, r], for G2
     class_mass: torch.Tensor  # [N, r, r]: attention mass on source cells of the class the target asks for
     correspondence: torch.Tensor  # [N, 2, r, r]: mean source position as (y, x) in [-1, 1]
+    carried: torch.Tensor  # [N, E, r, r]: what was carried along; E is 0 where nothing was
 
 
 def position_code(resolution: int) -> torch.Tensor:
@@ -131,12 +132,14 @@ class Rearranger(nn.Module):
         target_mask: torch.Tensor,
         source_code: torch.Tensor | None = None,
         target_code: torch.Tensor | None = None,
+        carried: torch.Tensor | None = None,
     ) -> Rearranged:
         """Rearrange ``feature_map [N, C, r, r]`` and ``skip [N, 3, r, r]``.
 
         Args:
             source_mask, target_mask: one-hot proxy masks ``[N, K, r, r]``.
             source_code, target_code: their `encode`, where the caller has it already.
+            carried: maps ``[N, E, r, r]`` of the source to move by the same match, without refinement.
         """
         r = self.resolution
         assert_shape(feature_map, [None, self.channels, r, r])
@@ -147,13 +150,16 @@ class Rearranger(nn.Module):
         # Match and move.
         scale = self.scale()
         values = torch.cat([feature_map, skip], dim=1) / scale
+        own = values.shape[1]
+        if carried is not None:
+            values = torch.cat([values, carried], dim=1)
         key = key + self.feature_key(F.instance_norm(feature_map))
         match = rearrange(query, key, values, source_mask, self.log_sharpness.exp().clamp(max=200.0))
 
         # Refine.
-        moved = match.values
+        moved = match.values[:, :own]
         if self.refinement is not None:
             moved = moved + self.refinement(torch.cat([moved, target_mask, match.class_probability], dim=1))
         feature_map, skip = (moved * scale).split([self.channels, SKIP_CHANNELS], dim=1)
         class_mass = (match.class_probability * target_mask).sum(dim=1)
-        return Rearranged(feature_map, skip, class_mass, match.position)
+        return Rearranged(feature_map, skip, class_mass, match.position, match.values[:, own:])

@@ -81,3 +81,12 @@ def test_r1_is_the_squared_gradient_norm():
     x = torch.randn(2, 3, 4, 4, requires_grad=True)
     logits = (x * 2).sum(dim=[1, 2, 3])[:, None]
     assert losses.r1_penalty(logits, x, gamma=3.0).item() == pytest.approx(1.5 * 4 * 48)
+
+
+def test_jointly_reachable_wants_both_classes_in_one_cell():
+    coarse = torch.tensor([[[0, 0, 1, 1]]])
+    fine = torch.tensor([[[0, 1, 1, 2]]])
+    asked_coarse = torch.tensor([[[0, 1, 0, 1]]])
+    asked_fine = torch.tensor([[[0, 0, 2, 2]]])  # 1 with 0 and 0 with 2 occur nowhere, though each class does
+    reachable = losses.jointly_reachable((coarse, fine), (asked_coarse, asked_fine))
+    assert reachable.tolist() == [[[True, False, False, True]]]

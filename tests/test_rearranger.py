@@ -22,7 +22,8 @@ def inputs():
 
 def test_shapes(net, inputs):
     moved = net(*inputs)
-    assert [list(t.shape) for t in moved] == [[2, 6, 16, 16], [2, 3, 16, 16], [2, 16, 16], [2, 2, 16, 16]]
+    shapes = [[2, 6, 16, 16], [2, 3, 16, 16], [2, 16, 16], [2, 2, 16, 16], [2, 0, 16, 16]]
+    assert [list(t.shape) for t in moved] == shapes
     assert moved.class_mass.min() >= 0 and moved.class_mass.max() <= 1 + 1e-5
     assert moved.correspondence.abs().max() <= 1
 
@@ -78,3 +79,15 @@ def test_config_rebuilds_the_network(net, inputs):
     again = Rearranger(**net.config)
     again.load_state_dict(net.state_dict(), strict=True)
     assert torch.equal(again(*inputs).feature_map, net(*inputs).feature_map)
+
+
+def test_what_is_carried_along_moves_like_the_rest(net, inputs):
+    feature_map, skip, source_mask, target_mask = inputs
+    plain = net(*inputs)
+    marks = torch.arange(net.resolution**2, dtype=torch.float32).reshape(1, 1, net.resolution, net.resolution)
+    moved = net(*inputs, carried=torch.cat([marks.expand(len(skip), -1, -1, -1), source_mask], dim=1))
+    assert plain.carried.shape[1] == 0 and moved.carried.shape[1] == 1 + net.K
+    torch.testing.assert_close(moved.feature_map, plain.feature_map, atol=1e-5, rtol=1e-5)
+    mass = (moved.carried[:, 1:] * target_mask).sum(dim=1)
+    torch.testing.assert_close(mass, plain.class_mass, atol=1e-5, rtol=1e-5)
+    assert moved.carried[:, 0].min() >= 0 and moved.carried[:, 0].max() <= net.resolution**2 - 1

@@ -15,7 +15,17 @@ from sis_rearrange.pack import PROXY, REARRANGER, load_pack
 from sis_rearrange.training.rearranger import LossWeights, RearrangerConfig, RearrangerTraining, train_rearranger
 from train_rearranger import main
 
-TINY = RearrangerConfig(kimg=0.048, batch=4, own=2, width=16, refine_width=8, adversarial_after=0.004, save_every=6)
+TINY = RearrangerConfig(
+    kimg=0.048,
+    batch=4,
+    own=2,
+    width=16,
+    refine_width=8,
+    adversarial_after=0.004,
+    save_every=6,
+    guide_classes=8,
+    guide_samples=16,
+)
 
 
 @pytest.fixture

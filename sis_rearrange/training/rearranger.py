@@ -30,9 +30,11 @@ from sis_rearrange.stylegan2 import Discriminator
 from sis_rearrange.tensors import one_hot
 from sis_rearrange.training.checkpoint import load_checkpoint, save_checkpoint
 from sis_rearrange.training.checks import check_not_negative, check_positive
+from sis_rearrange.training.guide import Guide
 
 TRAIN_SEEDS = 10_000_000  # samples seen in training have seeds from here on; everything below is free for evaluation
 VALIDATION_SEEDS = range(500_000, 500_064)
+GUIDE_SEEDS = range(TRAIN_SEEDS - 200_000, TRAIN_SEEDS - 100_000)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class LossWeights:
     self_image: float = 10.0  # own mask: L1 of images
     agreement: float = 1.0  # both masks: cross-entropy of the soft assignment with the target mask
     attention: float = 0.5  # both masks: -log attention mass on the asked class
+    guide: float = 0.5  # both masks: the same for the guide class, see training.guide
     style: float = 4.0  # other mask: per-class means and spreads of features and skip image
     colour: float = 4.0  # other mask: per-class mean colour of the images
     adversarial: float = 1.0  # other mask: fool the generator's own discriminator, which sees the mask too
@@ -66,6 +69,8 @@ class RearrangerConfig:
     ema: float = 0.998  # decay per step of the averaged weights that are shipped
     width: int = 64  # of queries and keys
     refine_width: int = 128
+    guide_classes: int = 32  # for the guide term, and of the style and colour terms; 0: the proxy clusters do
+    guide_samples: int = 1000  # that the guide classes are fitted on
     bfloat16: bool = False  # convolutions in bfloat16: faster on processors that have it
     seed: int = 0
     save_every: int = 200  # steps between states, scores and image grids
@@ -76,8 +81,8 @@ class RearrangerConfig:
             raise InputError(f"--batch {self.batch}: must be at least 2, samples exchange their masks")
         if not 1 <= self.own <= self.batch:
             raise InputError(f"--own {self.own}: must be 1 to the batch size, {self.batch}")
-        check_positive(self, "kimg", "lr", "d_lr", "save_every", "width", "sharpness", "r1_interval")
-        check_not_negative(self, "seed", "relax", "refine_width", "adversarial_after", "r1_gamma")
+        check_positive(self, "kimg", "lr", "d_lr", "save_every", "width", "sharpness", "r1_interval", "guide_samples")
+        check_not_negative(self, "seed", "relax", "refine_width", "adversarial_after", "r1_gamma", "guide_classes")
         check_not_negative(self.weights, *vars(self.weights))
 
     @property
@@ -94,14 +99,19 @@ class Batch(NamedTuple):
     skip: torch.Tensor  # [B, 3, r, r]
     labels: torch.Tensor  # [B, r, r]
     image: torch.Tensor  # [B, 3, H, W]
+    guide: torch.Tensor  # [B, r, r]: guide classes; the labels again where there are none
 
 
-def sample_batch(split: SplitGenerator, proxy: ProxyClusters, seeds: range, psi: float) -> Batch:
+def sample_batch(
+    split: SplitGenerator, proxy: ProxyClusters, seeds: range, psi: float, guide: Guide | None = None
+) -> Batch:
     """Samples of the generator with everything that training needs of them."""
     with torch.no_grad():
         ws = sample_ws(split.generator, seeds, psi)
         feature_map, skip = split.g1(ws)
-        return Batch(ws, feature_map, skip, proxy.labels(feature_map), split.g2(feature_map, skip, ws))
+        labels = proxy.labels(feature_map)
+        finer = labels if guide is None else guide.labels(ws, feature_map)
+        return Batch(ws, feature_map, skip, labels, split.g2(feature_map, skip, ws), finer)
 
 
 class RearrangerTraining:
@@ -122,6 +132,9 @@ class RearrangerTraining:
         self.net.to(proxy.centroids.device)
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=config.lr, betas=(0.5, 0.99))
+        self.guide: Guide | None = None
+        if config.guide_classes:
+            self.guide = Guide(split, config.guide_classes, GUIDE_SEEDS[: config.guide_samples], config.psi)
         self.critic: Critic | None = None
         if discriminator is not None and config.weights.adversarial > 0:
             self.critic = Critic(discriminator, proxy.K).to(proxy.centroids.device).requires_grad_(False)
@@ -147,7 +160,7 @@ class RearrangerTraining:
         config = self.config
         self._set_rates()
         first = TRAIN_SEEDS + config.seed * 100_000_000 + self.step * config.batch
-        batch = sample_batch(self.split, self.proxy, range(first, first + config.batch), config.psi)
+        batch = sample_batch(self.split, self.proxy, range(first, first + config.batch), config.psi, self.guide)
         moved, images, target = self._both_ways(batch)
         terms = self._terms(batch, moved, images, target)
         weights = asdict(config.weights)
@@ -178,6 +191,8 @@ class RearrangerTraining:
             return torch.cat([t[:own], t.roll(1, 0)])
 
         mask = one_hot(batch.labels, self.proxy.K)
+        follow = self.guide is not None and self.config.weights.guide > 0
+        guide = self._finer(batch.guide) if follow else None
         with self._autocast():
             code = self.net.encode(mask)
             moved = self.net(
@@ -187,9 +202,22 @@ class RearrangerTraining:
                 targets(mask),
                 sources(code),
                 targets(code),
+                None if guide is None else sources(guide),
             )
             images = self.split.g2(moved.feature_map, moved.skip, sources(batch.ws))
         return moved, images.float(), targets(batch.labels)
+
+    def _finer(self, labels: torch.Tensor) -> torch.Tensor:
+        """One-hot masks of guide classes, or of the proxy clusters where there are none."""
+        return one_hot(labels, self.proxy.K if self.guide is None else self.guide.num_classes)
+
+    def _guide_term(self, batch: Batch, carried: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Attention mass on the guide class, where it occurs in the source within the asked cluster."""
+        own = self.config.own
+        asked = torch.cat([batch.guide[:own], batch.guide.roll(1, 0)])
+        have = (torch.cat([batch.labels[:own], batch.labels]), torch.cat([batch.guide[:own], batch.guide]))
+        mass = (carried * self._finer(asked)).sum(dim=1)
+        return losses.attention_mass(mass, losses.jointly_reachable(have, (target, asked)))
 
     def _terms(
         self, batch: Batch, moved: Rearranged, images: torch.Tensor, target: torch.Tensor
@@ -213,12 +241,15 @@ class RearrangerTraining:
         if weights.attention:
             reachable = losses.cells_reachable(torch.cat([source_mask[own], source_mask]), target_mask)
             terms["attention"] = losses.attention_mass(moved.class_mass, reachable)
+        if moved.carried.shape[1]:
+            terms["guide"] = self._guide_term(batch, moved.carried, target)
+        here, there = self._finer(batch.guide), self._finer(batch.guide.roll(1, 0))
         if weights.style:
             new = torch.cat([moved.feature_map[other], moved.skip[other]], dim=1) / scale
             old = torch.cat([batch.feature_map, batch.skip], dim=1) / scale
-            terms["style"] = losses.style_statistics(new, target_mask[other], old, source_mask)
+            terms["style"] = losses.style_statistics(new, there, old, here)
         if weights.colour:
-            terms["colour"] = losses.class_colours(images[other], target_mask[other], batch.image, source_mask)
+            terms["colour"] = losses.class_colours(images[other], there, batch.image, here)
         if self.critic is not None and self.step * self.config.batch >= self.config.adversarial_after * 1000:
             with self._autocast():
                 logits = self.critic(images[other], target_mask[other])
@@ -299,6 +330,8 @@ class RearrangerTraining:
     def _parts(self) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
         modules: dict[str, nn.Module] = {"net": self.net, "ema": self.ema}
         optimizers: dict[str, torch.optim.Optimizer] = {"net": self.optimizer}
+        if self.guide is not None:  # fitted by threads, whose sums may differ in the last bit
+            modules["guide"] = self.guide
         if self.critic is not None:
             modules["critic"] = self.critic
             optimizers["critic"] = self.d_optimizer
