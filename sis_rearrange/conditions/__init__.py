@@ -22,7 +22,7 @@ def get_condition(name: str, palette: Palette | None = None) -> Condition:
     if name == "sketch":
         return Sketch()
     if palette is None:
-        raise InputError(f"condition {name!r} needs the palette of a domain")
+        raise InputError(f"condition {name!r} needs the palette of a domain; `sis pack new --palette` gives a pack one")
     return Segmentation(palette) if name == "segmentation" else Scribble(palette)
 
 

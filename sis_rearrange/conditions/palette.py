@@ -117,7 +117,7 @@ class Palette:
             return values[..., 0].astype(np.int64)
         if image.mode != "L":
             return None
-        present, count = np.unique(values, return_counts=True)
+        present, count = _present(image)
         if {0, 255} <= set(present.tolist()) and count[[0, -1]].sum() >= (1 - MAX_STRAY) * values.size:
             raise InputError(self._binary_message())
         labels = values.astype(np.int64)
@@ -130,8 +130,7 @@ class Palette:
 
     def _from_p_mode(self, image: Image.Image, unpainted: int | None) -> np.ndarray | None:
         """Indices if the file's colour table has our order, or hardly any of our colours; None to read it by colour."""
-        values = np.asarray(image)
-        present, count = np.unique(values, return_counts=True)
+        values, (present, count) = np.asarray(image), _present(image)
         table = np.array((image.getpalette() or [])[: 3 * 256], dtype=np.int64).reshape(-1, 3)
         if "transparency" in image.info or present[-1] >= len(table) or present[-1] >= len(self):
             return None
@@ -145,19 +144,26 @@ class Palette:
     # -- colours -------------------------------------------------------------------------------------------------
 
     def _from_colours(self, image: Image.Image, tolerance: int, unpainted: tuple[int, int, int] | None) -> np.ndarray:
-        rgba = np.asarray(image.convert("RGBA"))
-        packed = (rgba[..., 0].astype(np.int32) << 16) | (rgba[..., 1].astype(np.int32) << 8) | rgba[..., 2]
-        transparent = rgba[..., 3] < 128
-        colours, inverse, count = np.unique(packed, return_inverse=True, return_counts=True)
-        table = np.stack([colours >> 16, (colours >> 8) & 255, colours & 255], axis=1).astype(np.int64)
+        rgba = np.ascontiguousarray(np.asarray(image.convert("RGBA")))
+        size = rgba.shape[:2]
+        # Drawings are flat: neighbours in a row mostly have one colour, and runs of it are far fewer than pixels.
+        flat = rgba.view("<u4").ravel()
+        starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+        lengths = np.diff(starts, append=flat.size)
+        value = flat[starts].astype(np.int64)
+        colours, inverse = np.unique(_packed(value), return_inverse=True)
+        count = np.bincount(inverse, weights=lengths).astype(np.int64)
+        transparent = value >> 24 < 128
+        table = np.stack([colours >> 16, (colours >> 8) & 255, colours & 255], axis=1)
         label, distance = self._nearest(table, unpainted)
         if not transparent.any() and _black_and_white(table, count):
             raise InputError(self._binary_message())
-        inverse = inverse.reshape(packed.shape)
-        stray = (distance > tolerance)[inverse] & ~transparent
-        labels = label[inverse]
-        labels[transparent] = self.background if unpainted is None else UNPAINTED
-        if stray.any():
+        found = label[inverse]
+        found[transparent] = self.background if unpainted is None else UNPAINTED
+        labels = np.repeat(found, lengths).reshape(size)
+        off = (distance > tolerance)[inverse] & ~transparent
+        if off.any():
+            stray = np.repeat(off, lengths).reshape(size)
             self._check_strays(stray, table, count, distance > tolerance)
             nearest = ndimage.distance_transform_edt(stray, return_distances=False, return_indices=True)
             labels = labels[tuple(nearest)]
@@ -210,6 +216,18 @@ class Palette:
         else:
             hint = "save the mask as an index PNG of these classes, or as RGB in the palette's colours"
         return f"index mask with values up to {present[-1]} ({wrong}), but the classes are 0..{K - 1}: {hint}"
+
+
+def _present(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """The values of a picture of mode "L" or "P", sorted, and how often each occurs."""
+    count = np.array(image.histogram())
+    present = np.flatnonzero(count)
+    return present, count[present]
+
+
+def _packed(value: np.ndarray) -> np.ndarray:
+    """Pixels read as little-endian RGBA -> red, green, blue in one number, in this order."""
+    return (value & 255) << 16 | (value >> 8 & 255) << 8 | (value >> 16 & 255)
 
 
 def _black_and_white(table: np.ndarray, count: np.ndarray) -> bool:

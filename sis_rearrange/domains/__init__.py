@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from sis_rearrange.domains.base import SPLITS, Domain, render_many, split_indices
+from sis_rearrange.domains.critters import CRITTERS
+from sis_rearrange.domains.landscape import LANDSCAPE
 from sis_rearrange.domains.toonhead import TOONHEAD
 from sis_rearrange.errors import InputError, nearest
 
 __all__ = ["SPLITS", "Domain", "domain_names", "get_domain", "render_many", "split_indices"]
 
-_DOMAINS = {domain.name: domain for domain in (TOONHEAD,)}
+_DOMAINS = {domain.name: domain for domain in (CRITTERS, LANDSCAPE, TOONHEAD)}
 
 
 def domain_names() -> tuple[str, ...]:
