@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -146,6 +147,22 @@ def test_gradients_reach_every_trained_parameter():
     d(g(torch.randn(2, 12))).sum().backward()
     missing = [n for net in (g, d) for n, p in net.named_parameters() if p.grad is None]
     assert missing == []
+
+
+def test_fast_stands_in_only_where_nothing_but_the_picture_is_asked_for(generator):
+    network = copy.deepcopy(generator.synthesis)
+    ws = torch.randn(2, network.num_ws, 16)
+    slow, marker = network(ws), torch.zeros(2, 3, 32, 32)
+    network.fast = lambda ws: marker
+    assert not any("fast" in name for name in [*network.state_dict(), *dict(network.named_modules())])
+    with torch.no_grad():
+        assert network(ws) is marker
+        assert network(ws, "none") is not marker
+        assert network(ws, "random", noise_seeds=[1, 2]) is not marker
+        assert torch.equal(copy.deepcopy(network)(ws), slow)
+    assert torch.equal(network(ws), slow)  # gradients are on
+    network.load_state_dict(generator.synthesis.state_dict())
+    assert network.fast is None
 
 
 def test_resolution_must_be_a_power_of_two():
