@@ -15,6 +15,8 @@ import torch.nn as nn
 from sis_rearrange.stylegan2 import Generator
 from sis_rearrange.tensors import assert_shape, seeded_normal
 
+CHUNK_BYTES = 128 * 2**20  # of a feature map that is computed at a time; a layer needs a few times that
+
 
 @dataclass(frozen=True)
 class Tap:
@@ -39,7 +41,28 @@ class SplitGenerator(nn.Module):
     def _run(
         self, x: torch.Tensor | None, img: torch.Tensor | None, ws: torch.Tensor, resolutions: range
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Blocks from x and img, or from the start; without gradients a few samples at a time, in bounded memory."""
         assert_shape(ws, [None, self.generator.num_ws, self.generator.w_dim])
+        count = max(1, CHUNK_BYTES // self._largest_map(resolutions))
+        if torch.is_grad_enabled() or torch.jit.is_tracing() or len(ws) <= count:
+            return self._blocks(x, img, ws, resolutions)
+        chunks = [slice(start, start + count) for start in range(0, len(ws), count)]
+        maps, images = [], []
+        for chunk in chunks:
+            start = (None, None) if x is None or img is None else (x[chunk], img[chunk])
+            made = self._blocks(start[0], start[1], ws[chunk], resolutions)
+            maps.append(made[0])
+            images.append(made[1])
+        return torch.cat(maps), torch.cat(images)
+
+    def _largest_map(self, resolutions: range) -> int:
+        """Bytes of a sample's largest feature map."""
+        blocks = (block for resolution, block, _ in self.generator.synthesis.blocks() if resolution in resolutions)
+        return max(block.conv1.weight.shape[0] * block.conv1.resolution**2 * 4 for block in blocks)
+
+    def _blocks(
+        self, x: torch.Tensor | None, img: torch.Tensor | None, ws: torch.Tensor, resolutions: range
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         for resolution, block, first in self.generator.synthesis.blocks():
             if resolution in resolutions:
                 x, img = block(x, img, ws[:, first : first + block.num_conv + 1], self.noise_mode, None)

@@ -26,6 +26,23 @@ def test_g2_after_g1_is_the_generator_to_the_bit(generator, resolution):
     assert torch.equal(split.g2(feature_map, skip, ws), generator.synthesis(ws))
 
 
+def test_many_samples_are_computed_a_few_at_a_time(generator, monkeypatch):
+    split = SplitGenerator(generator, 16)
+    ws = sample_ws(generator, range(7))
+    whole = split.g1(ws)
+    image = split.g2(*whole, ws)
+    sizes: list[int] = []
+    handle = generator.synthesis.b64.conv1.register_forward_hook(lambda module, args, out: sizes.append(len(out)))
+    monkeypatch.setattr("sis_rearrange.features.CHUNK_BYTES", 3 * 64 * 64 * 8 * 4)
+    with torch.no_grad():
+        torch.testing.assert_close(split.g1(ws), whole)
+        torch.testing.assert_close(split.g2(*whole, ws), image)
+    assert sizes == [3, 3, 1]
+    split.g2(*whole, ws)  # gradients may flow: they need every map at once anyway
+    handle.remove()
+    assert sizes[3:] == [7]
+
+
 def test_the_tap_lies_after_conv1_and_before_torgb(generator):
     split, seen = SplitGenerator(generator, 16), []
     handle = generator.synthesis.b16.conv1.register_forward_hook(lambda module, args, out: seen.append(out))
