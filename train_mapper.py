@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from sis_rearrange.cli.options import OneLine
+from sis_rearrange.cli.training import SETTINGS, TrainingCommand, show_dry_run, show_scores, training_options
 from sis_rearrange.conditions import CONDITIONS
 from sis_rearrange.training.mapper import MapperConfig
+from sis_rearrange.training.presets import mapper_options
 
 DEFAULTS = MapperConfig(CONDITIONS[0])
 
@@ -25,8 +26,8 @@ def _widths(_context: click.Context, _option: click.Parameter, value: str) -> tu
 
 
 @click.command(
-    cls=OneLine,
-    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
+    cls=TrainingCommand,
+    context_settings=SETTINGS,
     epilog="""\b
 Examples:
   # the shipped sketch mapper of the embedded domain, under 10 minutes on two cores
@@ -38,9 +39,7 @@ Examples:
 )
 @click.argument("pack")
 @click.option("--condition", required=True, metavar=f"[{'|'.join(CONDITIONS)}]", help="What people will draw.")
-@click.option(
-    "--run", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for state and logs."
-)
+@training_options(mapper_options)
 @click.option("--kimg", default=DEFAULTS.kimg, help="Length of the training in thousands of samples.")
 @click.option("--batch", default=DEFAULTS.batch, help="Samples per step.")
 @click.option("--lr", default=DEFAULTS.lr, help="Peak learning rate of AdamW.")
@@ -65,18 +64,21 @@ Examples:
 )
 @click.option("--ema", default=DEFAULTS.ema, help="Decay per step of the averaged weights.")
 @click.option("--save-every", default=DEFAULTS.save_every, help="Steps between states, scores and image grids.")
-@click.option("--device", default="cpu", help="auto, cpu, or a name that torch knows.")
-def main(pack: str, run: Path, device: str, **options):
+def main(pack: str, run: Path, tick: float, dry_run: bool, device: str, **options):
     """Train the mapper from one kind of drawing to proxy masks for PACK (a folder, or a name in pretrained/).
 
     Pairs come from the pack's own generator: it is sampled, and each sample is drawn by the condition's extractor.
     Writes mappers/CONDITION.safetensors into the pack when done. Train again after the proxy clusters have changed.
     """
-    from sis_rearrange.training.pack_training import train_pack_mapper
+    from sis_rearrange.pack import load_pack
+    from sis_rearrange.sampling import pick_device
+    from sis_rearrange.training.pack_training import mapper_training, train_pack_mapper
 
-    scores = train_pack_mapper(pack, run, MapperConfig(**options), device)
-    for name, value in scores.items():
-        click.echo(f"{name} {value:.4f}")
+    config = MapperConfig(**options)
+    if dry_run:
+        show_dry_run(mapper_training(load_pack(pack), config, pick_device(device)), run)
+    else:
+        show_scores(train_pack_mapper(pack, run, config, device, tick))
 
 
 if __name__ == "__main__":

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import click
 
-from sis_rearrange.cli.options import OneLine
+from sis_rearrange.cli.training import SETTINGS, TrainingCommand, show_dry_run, show_scores, training_options
+from sis_rearrange.training.presets import rearranger_options
 from sis_rearrange.training.rearranger import LossWeights, RearrangerConfig
 
 DEFAULTS, TERMS = RearrangerConfig(), LossWeights()
 
 
 @click.command(
-    cls=OneLine,
-    context_settings={"show_default": True, "help_option_names": ["-h", "--help"]},
+    cls=TrainingCommand,
+    context_settings=SETTINGS,
     epilog="""\b
 Examples:
   # the shipped rearranger of the embedded domain, twenty minutes on two cores
@@ -27,9 +28,7 @@ Examples:
   tensorboard --logdir runs""",
 )
 @click.argument("pack")
-@click.option(
-    "--run", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for state and logs."
-)
+@training_options(rearranger_options)
 @click.option("--kimg", default=DEFAULTS.kimg, help="Length of the training in thousands of samples.")
 @click.option("--batch", default=DEFAULTS.batch, help="Samples per step.")
 @click.option("--own", default=DEFAULTS.own, help="How many of them are rearranged after their own mask too.")
@@ -48,7 +47,6 @@ Examples:
 @click.option(
     "--refit-proxy", is_flag=True, help="Fit new clusters though the pack has some. Retrain all mappers then."
 )
-@click.option("--device", default="cpu", help="auto, cpu, or a name that torch knows.")
 @click.option("--self-feature", default=TERMS.self_feature, help="Weight: own mask, L1 of features.")
 @click.option("--self-image", default=TERMS.self_image, help="Weight: own mask, L1 of images.")
 @click.option("--agreement", default=TERMS.agreement, help="Weight: cross-entropy with the target mask.")
@@ -57,19 +55,31 @@ Examples:
 @click.option("--style", default=TERMS.style, help="Weight: per-class statistics.")
 @click.option("--colour", default=TERMS.colour, help="Weight: per-class mean colour of images.")
 @click.option("--adversarial", default=TERMS.adversarial, help="Weight: the generator's discriminator.")
-def main(pack: str, run: Path, tap: int, clusters: int, proxy_samples: int, refit_proxy: bool, device: str, **options):
+def main(
+    pack: str,
+    run: Path,
+    tick: float,
+    dry_run: bool,
+    tap: int,
+    clusters: int,
+    proxy_samples: int,
+    refit_proxy: bool,
+    device: str,
+    **options,
+):
     """Train the rearranger of PACK (a folder, or a name in pretrained/) from its generator's own samples.
 
     Fits proxy clusters first where the pack has none. Writes into the pack when done. A weight of 0 switches a loss
     term off.
     """
-    from sis_rearrange.training.pack_training import train_pack_rearranger
+    from sis_rearrange.training.pack_training import rearranger_dry_run, train_pack_rearranger
 
     weights = LossWeights(**{f.name: options.pop(f.name) for f in fields(LossWeights)})
     config = RearrangerConfig(weights=weights, **options)
-    scores = train_pack_rearranger(pack, run, config, tap, clusters, proxy_samples, refit_proxy, device)
-    for name, value in scores.items():
-        click.echo(f"{name} {value:.4f}")
+    if dry_run:
+        show_dry_run(rearranger_dry_run(pack, config, tap, clusters, refit_proxy, device), run)
+    else:
+        show_scores(train_pack_rearranger(pack, run, config, tap, clusters, proxy_samples, refit_proxy, device, tick))
 
 
 if __name__ == "__main__":

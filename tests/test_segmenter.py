@@ -45,7 +45,7 @@ def test_writes_scored_weights_that_rebuild(tmp_path):
     with np.load(tmp_path / "val.npz") as held_out:
         again = segmenter.score(network, Renders(held_out["pictures"], held_out["masks"]), tuple(config["classes"]))
     assert again == {key: config["metrics"][key] for key in again}
-    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     assert steps == [3, 6]
 
 

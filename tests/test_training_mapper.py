@@ -20,6 +20,7 @@ from sis_rearrange.pack import SEGMENTER, load_pack, mapper_file
 from sis_rearrange.training.mapper import MapperConfig, MapperTraining, train_mapper
 from sis_rearrange.training.pack_training import train_pack_mapper
 from sis_rearrange.training.rearranger import TRAIN_SEEDS, VALIDATION_SEEDS
+from sis_rearrange.training.run import resume, save
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = MapperConfig(
@@ -83,9 +84,9 @@ def test_interrupted_training_ends_where_an_uninterrupted_one_does(tiny_pack, tm
     for _ in range(4):
         whole.train_step()
         cut.train_step()
-    cut.save(tmp_path)
+    save(cut, tmp_path)
     resumed = training_of(tiny_pack, TINY)
-    resumed.resume(tmp_path)
+    assert resume(resumed, tmp_path)
     assert resumed.step == 4
     for _ in range(4):
         assert resumed.train_step() == whole.train_step()
@@ -133,7 +134,7 @@ def test_grid_shows_drawing_target_and_prediction(tiny_pack):
 
 
 def test_other_settings_do_not_overwrite_a_run(tiny_pack, tmp_path):
-    training_of(tiny_pack, TINY).save(tmp_path)
+    save(training_of(tiny_pack, TINY), tmp_path)
     split = SplitGenerator(tiny_pack.generator(), tiny_pack.proxy().resolution)
     with pytest.raises(InputError, match=r"other settings \(lr\)"):
         networks = tiny_pack.proxy(), get_condition("sketch"), tiny_pack.segmenter()
@@ -187,3 +188,13 @@ def test_script_explains_bad_input(tmp_path, arguments, message):
     done = run_script(*arguments, "--run", tmp_path / "run")
     assert done.exit_code == 2 and message in done.stderr and done.stderr.count("\n") == 1
     assert isinstance(done.exception, SystemExit) and not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_leaves_the_pack_alone(tiny_pack, tmp_path):
+    done = run_script(
+        tiny_pack.path, "--condition", "sketch", "--run", tmp_path / "run", "--dry-run", "--widths", "8,16"
+    )
+    assert done.exit_code == 0, done.output
+    assert '"condition": "sketch"' in done.output and "memory: " in done.output
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["first_batch.png"]
+    assert load_pack(tiny_pack.path).hash == tiny_pack.hash

@@ -13,6 +13,7 @@ from sis_rearrange.evaluation.latency import training_minutes
 from sis_rearrange.features import SplitGenerator
 from sis_rearrange.pack import PROXY, REARRANGER, load_pack
 from sis_rearrange.training.rearranger import LossWeights, RearrangerConfig, RearrangerTraining, train_rearranger
+from sis_rearrange.training.run import save
 from train_rearranger import main
 
 TINY = RearrangerConfig(
@@ -55,7 +56,7 @@ def test_resumed_training_equals_an_uninterrupted_one_to_the_bit(parts, tmp_path
     broken = RearrangerTraining(*parts, TINY)
     for _ in range(5):
         broken.train_step()
-    broken.save(tmp_path / "broken")
+    save(broken, tmp_path / "broken")
     resumed, _ = train_rearranger(*parts, TINY, tmp_path / "broken")
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
@@ -71,7 +72,7 @@ def test_every_term_can_be_switched_off(parts, term):
 
 
 def test_other_settings_in_the_run_folder_are_refused(parts, tmp_path):
-    RearrangerTraining(*parts, TINY).save(tmp_path)
+    save(RearrangerTraining(*parts, TINY), tmp_path)
     with pytest.raises(InputError, match=r"other settings \(lr\)"):
         train_rearranger(*parts, replace(TINY, lr=0.5), tmp_path)
 
@@ -116,3 +117,19 @@ def test_bad_options_end_with_one_line_and_code_2(own_pack, tmp_path, options, m
 def test_an_unknown_pack_is_refused(tmp_path):
     result = CliRunner().invoke(main, ["toonhed", "--run", str(tmp_path / "run")])
     assert result.exit_code == 2 and "unknown pack" in result.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["--refit-proxy", "--tap", "16", "--clusters", "3"]])
+def test_a_dry_run_leaves_the_pack_alone(tiny_pack, tmp_path, more):
+    arguments = [str(tiny_pack.path), "--run", str(tmp_path / "run"), "--batch", "4", "--guide-classes", "4", *more]
+    result = CliRunner().invoke(main, [*arguments, "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert '"batch": 4' in result.output and "critic: " in result.output
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["first_batch.png"]
+    assert load_pack(tiny_pack.path).hash == tiny_pack.hash
+
+
+def test_presets_are_defaults(tiny_pack, tmp_path):
+    arguments = [str(tiny_pack.path), "--run", str(tmp_path / "run"), "--dry-run", "--preset", "lsun-church256"]
+    result = CliRunner().invoke(main, [*arguments, "--kimg", "3", "--batch", "4", "--guide-classes", "0"])
+    assert result.exit_code == 0 and '"kimg": 3.0' in result.output and '"batch": 4' in result.output, result.output

@@ -8,9 +8,7 @@ run and the step: a run has no random state. Pictures are never mirrored, since 
 from __future__ import annotations
 
 import copy
-import json
 import math
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +17,6 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from sis_rearrange.conditions import CONDITIONS, Condition
 from sis_rearrange.errors import InputError, nearest
@@ -28,11 +25,12 @@ from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.proxy import ProxyClusters, palette
 from sis_rearrange.rearranger import Rearranger
 from sis_rearrange.stylegan2 import Discriminator
-from sis_rearrange.training.checkpoint import load_checkpoint, save_checkpoint
 from sis_rearrange.training.checks import check_not_negative, check_positive
 from sis_rearrange.training.cycle import Cycle, Looks
 from sis_rearrange.training.rearranger import TRAIN_SEEDS, VALIDATION_SEEDS
+from sis_rearrange.training.run import Training, run_training
 from sis_rearrange.training.schedule import learning_rate
+from sis_rearrange.training.stopping import Diverged
 from sis_rearrange.unet import UNet
 
 
@@ -83,8 +81,11 @@ class Pairs(NamedTuple):
     looks: Looks  # features and proxy masks of the samples
 
 
-class MapperTraining:
+class MapperTraining(Training):
     """Networks, optimiser and counters of one run."""
+
+    shown = ("loss/cross_entropy", "batch/accuracy", "score/proxy_accuracy")
+    less_memory = "--batch, or --cycle-batch, or use --bfloat16"
 
     def __init__(
         self,
@@ -111,8 +112,8 @@ class MapperTraining:
         self.net = self._new_mapper().to(memory_format=torch.channels_last).to(self.device).train()
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-        self.step = 0
-        self.seconds = 0.0  # spent training, over all resumes
+        self.name, self.steps = config.condition, config.steps
+        self.batch, self.save_every = config.batch, config.save_every
 
     def _new_mapper(self) -> SemanticMapper:
         config, resolution = self.config, self.split.generator.img_resolution
@@ -149,11 +150,15 @@ class MapperTraining:
         drawings = self.condition.from_samples(images, parts, rng).to(self.device)
         return Pairs(images, drawings, parts, Looks(ws, feature_map, skip, self.proxy.labels(feature_map)))
 
-    def train_step(self) -> dict[str, float]:
-        """One update of the mapper; returns its loss and accuracy on the batch."""
+    def _step_pairs(self) -> Pairs:
+        """What the present step sees."""
         config = self.config
         first = TRAIN_SEEDS + config.seed * 100_000_000 + self.step * config.batch
-        pairs = self.pairs(range(first, first + config.batch), np.random.default_rng([config.seed, self.step]))
+        return self.pairs(range(first, first + config.batch), np.random.default_rng([config.seed, self.step]))
+
+    def train_step(self) -> dict[str, float]:
+        """One update of the mapper; returns its loss and accuracy on the batch."""
+        config, pairs = self.config, self._step_pairs()
         rate = learning_rate(self.step, config.steps, config.lr)
         self.optimizer.param_groups[0]["lr"] = rate
         with self._autocast():
@@ -176,7 +181,7 @@ class MapperTraining:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
         if not torch.isfinite(norm):
-            raise InputError(f"training diverged at step {self.step}: the gradient is not finite; lower --lr")
+            raise Diverged(f"training diverged at step {self.step}: the gradient is not finite; lower --lr")
         self.optimizer.step()
         self._average()
         self.step += 1
@@ -211,8 +216,16 @@ class MapperTraining:
 
     @torch.inference_mode()
     def grid(self, columns: int = 10) -> torch.Tensor:
-        """Rows sample, condition as shown, its proxy mask, predicted proxy mask; ``[3, H, W]`` in [0, 1]."""
-        pairs = self._held_out(columns)
+        """Held-out samples: rows sample, condition as shown, its proxy mask, predicted proxy mask."""
+        return self._picture(self._held_out(columns))
+
+    @torch.inference_mode()
+    def first_batch(self) -> torch.Tensor:
+        """The same of the samples that the first step sees."""
+        return self._picture(self._step_pairs())
+
+    def _picture(self, pairs: Pairs) -> torch.Tensor:
+        """``[3, H, W]`` in [0, 1]."""
         colours = torch.from_numpy(palette(self.proxy.K)).float() / 255
 
         def painted(labels: torch.Tensor) -> torch.Tensor:
@@ -227,18 +240,13 @@ class MapperTraining:
         ]
         return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
 
-    def _parts(self) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
+    def settings(self) -> dict[str, Any]:
+        """All settings of the run."""
+        return asdict(self.config)
+
+    def parts(self) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
+        """The mapper, its average, its optimiser."""
         return {"net": self.net, "ema": self.ema}, {"net": self.optimizer}
-
-    def save(self, run: Path) -> None:
-        """Write the checkpoint of the run."""
-        save_checkpoint(run, *self._parts(), asdict(self.config), {"step": self.step, "seconds": self.seconds})
-
-    def resume(self, run: Path) -> None:
-        """Go on from the checkpoint in the run folder, if there is one."""
-        progress = load_checkpoint(run, *self._parts(), asdict(self.config))
-        if progress is not None:
-            self.step, self.seconds = progress["step"], progress["seconds"]
 
 
 def train_mapper(
@@ -253,36 +261,8 @@ def train_mapper(
 ) -> tuple[SemanticMapper, dict[str, float]]:
     """Train, or go on with, the run in the folder ``run``; returns the averaged network and its scores.
 
-    The folder gets ``checkpoint.safetensors`` (to resume), ``stats.jsonl``, and TensorBoard events with scalars and
-    image grids. Raises InputError when the folder holds a run with other settings, or when training diverges.
+    What the folder gets and what is raised: see `run_training`.
     """
-    from torch.utils.tensorboard import SummaryWriter
-
     training = MapperTraining(split, proxy, condition, segmenter, config, rearranger, discriminator)
-    training.resume(run)
-    run.mkdir(parents=True, exist_ok=True)
-    writer = SummaryWriter(str(run), purge_step=training.step)
-    bar = tqdm(total=config.steps, initial=training.step, desc=config.condition, unit="step", dynamic_ncols=True)
-    while training.step < config.steps:
-        started = time.monotonic()
-        stats = training.train_step()
-        training.seconds += time.monotonic() - started
-        bar.update()
-        saves = training.step % config.save_every == 0 or training.step == config.steps
-        if saves:
-            stats |= training.score() | {"minutes": training.seconds / 60, "step": training.step}
-            writer.add_image("samples", training.grid(), training.step)
-            _log(run / "stats.jsonl", stats)
-            training.save(run)
-            bar.set_postfix_str(f"accuracy {stats['score/proxy_accuracy']:.3f}")
-        if saves or training.step % 20 == 0:
-            for name, value in stats.items():
-                writer.add_scalar(name, value, training.step)
-    bar.close()
-    writer.close()
-    return training.ema, training.score() | {"minutes": training.seconds / 60}
-
-
-def _log(path: Path, stats: dict[str, Any]) -> None:
-    with open(path, "a", encoding="utf-8") as log:
-        log.write(json.dumps({name: round(value, 5) for name, value in stats.items()}) + "\n")
+    scores = run_training(training, run)
+    return training.ema, scores

@@ -7,9 +7,7 @@ neighbour's (to be matched). Sample number i of a run always comes from the same
 from __future__ import annotations
 
 import copy
-import json
 import math
-import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +16,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from sis_rearrange import losses
 from sis_rearrange.critic import Critic
@@ -28,9 +25,10 @@ from sis_rearrange.proxy import ProxyClusters, palette
 from sis_rearrange.rearranger import Rearranged, Rearranger
 from sis_rearrange.stylegan2 import Discriminator
 from sis_rearrange.tensors import one_hot
-from sis_rearrange.training.checkpoint import load_checkpoint, save_checkpoint
 from sis_rearrange.training.checks import check_not_negative, check_positive
 from sis_rearrange.training.guide import Guide
+from sis_rearrange.training.run import Training, run_training
+from sis_rearrange.training.stopping import Diverged
 
 TRAIN_SEEDS = 10_000_000  # samples seen in training have seeds from here on; everything below is free for evaluation
 VALIDATION_SEEDS = range(500_000, 500_064)
@@ -114,8 +112,12 @@ def sample_batch(
         return Batch(ws, feature_map, skip, labels, split.g2(feature_map, skip, ws), finer)
 
 
-class RearrangerTraining:
+class RearrangerTraining(Training):
     """Networks, optimisers and counters of one run."""
+
+    name = "rearranger"
+    shown = ("loss/total", "score/agreement_cross", "score/agreement_self", "score/psnr_self")
+    less_memory = "--batch, or --own, or use --bfloat16"
 
     def __init__(
         self,
@@ -139,8 +141,8 @@ class RearrangerTraining:
         if discriminator is not None and config.weights.adversarial > 0:
             self.critic = Critic(discriminator, proxy.K).to(proxy.centroids.device).requires_grad_(False)
             self.d_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.d_lr, betas=(0.0, 0.99))
-        self.step = 0
-        self.seconds = 0.0  # spent training, over all resumes
+        self.steps, self.batch, self.save_every = config.steps, config.batch, config.save_every
+        self.device = proxy.centroids.device
 
     # ---- one step ----------------------------------------------------------------------------------------------------
 
@@ -155,12 +157,17 @@ class RearrangerTraining:
         if self.critic is not None:
             self.d_optimizer.param_groups[0]["lr"] = self.config.d_lr * max(factor, 0.1)
 
+    def _step_batch(self) -> Batch:
+        """What the present step sees."""
+        config = self.config
+        first = TRAIN_SEEDS + config.seed * 100_000_000 + self.step * config.batch
+        return sample_batch(self.split, self.proxy, range(first, first + config.batch), config.psi, self.guide)
+
     def train_step(self) -> dict[str, float]:
         """One update of the rearranger and, every second step, of the discriminator; returns the loss terms."""
         config = self.config
         self._set_rates()
-        first = TRAIN_SEEDS + config.seed * 100_000_000 + self.step * config.batch
-        batch = sample_batch(self.split, self.proxy, range(first, first + config.batch), config.psi, self.guide)
+        batch = self._step_batch()
         moved, images, target = self._both_ways(batch)
         terms = self._terms(batch, moved, images, target)
         weights = asdict(config.weights)
@@ -169,7 +176,7 @@ class RearrangerTraining:
         total.backward()
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
         if not torch.isfinite(norm):
-            raise InputError(f"training diverged at step {self.step}: the gradient is not finite; lower --lr")
+            raise Diverged(f"training diverged at step {self.step}: the gradient is not finite; lower --lr")
         self.optimizer.step()
         self._average()
         stats = {f"loss/{name}": term.item() for name, term in terms.items()}
@@ -306,8 +313,16 @@ class RearrangerTraining:
 
     @torch.inference_mode()
     def grid(self, columns: int = 10) -> torch.Tensor:
-        """Rows source, layout donor, target mask, reached mask, result, own mask again; ``[3, H, W]`` in [0, 1]."""
-        batch = sample_batch(self.split, self.proxy, VALIDATION_SEEDS[:columns], self.config.psi)
+        """Held-out samples: rows source, layout donor, target mask, reached mask, result, own mask again."""
+        return self._picture(sample_batch(self.split, self.proxy, VALIDATION_SEEDS[:columns], self.config.psi))
+
+    @torch.inference_mode()
+    def first_batch(self) -> torch.Tensor:
+        """The same of the samples that the first step sees."""
+        return self._picture(self._step_batch())
+
+    def _picture(self, batch: Batch) -> torch.Tensor:
+        """``[3, H, W]`` in [0, 1]."""
         mask = one_hot(batch.labels, self.proxy.K)
         moved = self.ema(batch.feature_map, batch.skip, mask, mask.roll(1, 0))
         own = self.ema(batch.feature_map, batch.skip, mask, mask)
@@ -327,7 +342,12 @@ class RearrangerTraining:
         ]
         return torch.cat([torch.cat(list(row.cpu()), dim=2) for row in rows], dim=1).clamp(-1, 1) / 2 + 0.5
 
-    def _parts(self) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
+    def settings(self) -> dict[str, Any]:
+        """All settings of the run."""
+        return asdict(self.config)
+
+    def parts(self) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
+        """The rearranger, its average, the critic, and the guide."""
         modules: dict[str, nn.Module] = {"net": self.net, "ema": self.ema}
         optimizers: dict[str, torch.optim.Optimizer] = {"net": self.optimizer}
         if self.guide is not None:  # fitted by threads, whose sums may differ in the last bit
@@ -336,16 +356,6 @@ class RearrangerTraining:
             modules["critic"] = self.critic
             optimizers["critic"] = self.d_optimizer
         return modules, optimizers
-
-    def save(self, run: Path) -> None:
-        """Write the checkpoint of the run."""
-        save_checkpoint(run, *self._parts(), asdict(self.config), {"step": self.step, "seconds": self.seconds})
-
-    def resume(self, run: Path) -> None:
-        """Go on from the checkpoint in the run folder, if there is one."""
-        progress = load_checkpoint(run, *self._parts(), asdict(self.config))
-        if progress is not None:
-            self.step, self.seconds = progress["step"], progress["seconds"]
 
 
 def train_rearranger(
@@ -357,36 +367,8 @@ def train_rearranger(
 ) -> tuple[Rearranger, dict[str, float]]:
     """Train, or go on with, the run in the folder ``run``; returns the averaged network and its scores.
 
-    The folder gets ``checkpoint.safetensors`` (to resume), ``stats.jsonl``, and TensorBoard events with every loss term
-    and image grids. Raises InputError when the folder holds a run with other settings, or when training diverges.
+    What the folder gets and what is raised: see `run_training`.
     """
-    from torch.utils.tensorboard import SummaryWriter
-
     training = RearrangerTraining(split, proxy, discriminator, config)
-    training.resume(run)
-    run.mkdir(parents=True, exist_ok=True)
-    writer = SummaryWriter(str(run), purge_step=training.step)
-    bar = tqdm(total=config.steps, initial=training.step, desc="rearranger", unit="step", dynamic_ncols=True)
-    stats: dict[str, float] = {}
-    while training.step < config.steps:
-        started = time.monotonic()
-        stats = training.train_step()
-        training.seconds += time.monotonic() - started
-        bar.update()
-        if training.step % 20 == 0:
-            for name, value in stats.items():
-                writer.add_scalar(name, value, training.step)
-        if training.step % config.save_every == 0 or training.step == config.steps:
-            stats |= training.score() | {"minutes": training.seconds / 60, "step": training.step}
-            for name, value in stats.items():
-                writer.add_scalar(name, value, training.step)
-            writer.add_image("samples", training.grid(), training.step)
-            with open(run / "stats.jsonl", "a", encoding="utf-8") as log:
-                log.write(json.dumps({k: round(v, 5) for k, v in stats.items()}) + "\n")
-            training.save(run)
-            scores = (stats["score/agreement_cross"], stats["score/agreement_self"], stats["score/psnr_self"])
-            bar.set_postfix_str("agreement {:.3f}, own {:.3f}, psnr {:.1f}".format(*scores))
-    bar.close()
-    writer.close()
-    final = training.score() | {"minutes": training.seconds / 60}
-    return training.ema, final
+    scores = run_training(training, run)
+    return training.ema, scores

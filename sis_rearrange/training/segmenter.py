@@ -7,11 +7,8 @@ helped to make it: the *segmenter* labels the generator's samples when mappers a
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import time
 import zipfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from sis_rearrange.domains import SPLITS, Domain, get_domain, render_many
 from sis_rearrange.errors import InputError, nearest
-from sis_rearrange.images import write_text
 from sis_rearrange.metrics import class_iou, confusion, miou, pixel_accuracy
 from sis_rearrange.tensors import assert_shape, from_uint8
-from sis_rearrange.training.checkpoint import load_checkpoint, save_checkpoint
+from sis_rearrange.training.run import Training, run_training
 from sis_rearrange.training.schedule import learning_rate
 from sis_rearrange.unet import UNet
 from sis_rearrange.weights import read_weights, write_weights
@@ -161,23 +156,19 @@ def binomial_blur(images: torch.Tensor) -> torch.Tensor:
     return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernel, groups=images.shape[1])
 
 
-def batches(
-    data: Renders, config: SegmenterConfig, augmentation: Augmentation, seed: int, start: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(images ``[B, 3, r, r]`` in [-1, 1], labels int64 ``[B, r, r]``) for steps ``start``, ``start + 1``, ...
-
-    What a step sees depends on the seed and its number alone, so a resumed training goes on as if never stopped.
-    """
+def batch(
+    data: Renders, config: SegmenterConfig, augmentation: Augmentation, seed: int, step: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images ``[B, 3, r, r]`` in [-1, 1] and labels int64 ``[B, r, r]`` of a step, by the seed and its number alone."""
     per_epoch = config.images // config.batch
-    for step in range(start, config.steps):
-        order = np.random.default_rng([seed, 0, step // per_epoch]).permutation(config.images)
-        at = step % per_epoch * config.batch
-        chosen = np.sort(order[at : at + config.batch])
-        images, labels = from_uint8(data.pictures[chosen]), torch.from_numpy(data.masks[chosen]).long()
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        mirrored = torch.rand(config.batch, generator=generator) < 0.5
-        images[mirrored], labels[mirrored] = images[mirrored].flip(3), labels[mirrored].flip(2)
-        yield augment(images, augmentation, generator), labels
+    order = np.random.default_rng([seed, 0, step // per_epoch]).permutation(config.images)
+    at = step % per_epoch * config.batch
+    chosen = np.sort(order[at : at + config.batch])
+    images, labels = from_uint8(data.pictures[chosen]), torch.from_numpy(data.masks[chosen]).long()
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    mirrored = torch.rand(config.batch, generator=generator) < 0.5
+    images[mirrored], labels[mirrored] = images[mirrored].flip(3), labels[mirrored].flip(2)
+    return augment(images, augmentation, generator), labels
 
 
 # ---- loss ------------------------------------------------------------------------------------------------------
@@ -224,30 +215,55 @@ def score(network: UNet, data: Renders, classes: tuple[str, ...], batch: int = 5
     }
 
 
-class _State:
-    """Network, optimiser and progress of a training, and the checkpoint that resumes it."""
+class SegmenterTraining(Training):
+    """Network and optimiser of one training."""
 
-    def __init__(self, domain: Domain, role: str, config: SegmenterConfig, run: Path) -> None:
+    shown = ("loss", "miou", "accuracy")
+    less_memory = "batch"
+
+    def __init__(self, domain: Domain, role: str, config: SegmenterConfig, data: Renders, held_out: Renders) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(ROLES[role][1])
             network = UNet(3, len(domain.classes), config.widths)
         self.network = network.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-        self.config, self.run = config, run
-        self.settings = {"domain": domain.name, "role": role, **asdict(config)}
-        self.step, self.seconds = 0, 0.0
+        self.config, self.role, self.domain, self.data = config, role, domain, data
+        self.glimpse = Renders(held_out.pictures[:128], held_out.masks[:128])
+        self.weights = class_weights(data.masks, len(domain.classes))
+        self.name, self.device = f"training {role}", torch.device("cpu")
+        self.steps, self.batch, self.save_every = config.steps, config.batch, config.evaluate_every
+        self.save_seconds = config.save_every
 
-    def save(self) -> None:
-        """Write the checkpoint of the run."""
-        progress = {"step": self.step, "seconds": self.seconds}
-        save_checkpoint(self.run, {"network": self.network}, {"network": self.optimizer}, self.settings, progress)
+    def settings(self) -> dict[str, Any]:
+        """All settings, the domain and the role."""
+        return {"domain": self.domain.name, "role": self.role, **asdict(self.config)}
 
-    def resume(self) -> bool:
-        """Go on from the checkpoint if there is one. InputError if it belongs to a training with other settings."""
-        progress = load_checkpoint(self.run, {"network": self.network}, {"network": self.optimizer}, self.settings)
-        if progress is not None:
-            self.step, self.seconds = progress["step"], progress["seconds"]
-        return progress is not None
+    def parts(self) -> tuple[dict[str, torch.nn.Module], dict[str, torch.optim.Optimizer]]:
+        """The U-Net and its optimiser."""
+        return {"network": self.network}, {"network": self.optimizer}
+
+    def train_step(self) -> dict[str, float]:
+        """One update; returns the loss."""
+        config = self.config
+        images, labels = batch(self.data, config, AUGMENTATIONS[self.role], ROLES[self.role][1], self.step)
+        self.network.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, config.steps, config.lr)
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+            logits = self.network(images.contiguous(memory_format=torch.channels_last))
+        logits = logits.float()
+        loss = F.cross_entropy(logits, labels, self.weights) + config.dice * soft_dice_loss(logits, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.step += 1
+        return {"loss": loss.item()}
+
+    def score(self) -> dict[str, float]:
+        """Scores on the first held-out pictures."""
+        scores = score(self.network, self.glimpse, self.domain.classes)
+        per_class = scores.pop("iou")
+        return scores | {f"iou/{name}": value for name, value in per_class.items()}
 
 
 def train_segmenter(
@@ -259,10 +275,9 @@ def train_segmenter(
 ) -> Path:
     """Train and score the U-Net of a role; returns the weight file ``out/<role>.safetensors`` (fp16).
 
-    ``out`` also gets ``checkpoint.safetensors`` (to resume: run the same call again), the cached renders, and
-    ``metrics.jsonl`` (one line per evaluation). The weight file's config holds the U-Net's arguments (``args``), role,
-    classes, resolution, held-out metrics and training settings. Raises InputError for an unknown domain or role, or
-    when ``out`` holds a training with other settings.
+    ``out`` also gets the cached renders and what `run_training` writes; the same call again goes on. The weight file's
+    config holds the U-Net's arguments (``args``), role, classes, resolution, held-out metrics and training settings.
+    Raises InputError for an unknown domain or role, and as `run_training`.
     """
     if role not in ROLES:
         raise InputError(f"unknown role '{role}'{nearest(role, ROLES)} (known: {', '.join(ROLES)})")
@@ -272,20 +287,16 @@ def train_segmenter(
     if config.images > len(indices):
         raise InputError(f"the {role} has {len(indices):,} training pictures, {config.images:,} were asked for")
 
-    state = _State(domain, role, config, out)
-    resumed = state.resume()
     # The cache remembers what it holds, so it may outlive a change of settings.
     data = cached_renders(domain, indices[: config.images], config.resolution, out / "train.npz", workers)
     held_out = cached_renders(domain, SPLITS["val"][: config.validation], config.resolution, out / "val.npz", workers)
-
-    log = out / "metrics.jsonl"
-    lines = log.read_text("utf-8").splitlines() if resumed and log.is_file() else []
-    _optimise(state, data, held_out, domain, role, lines, log)
+    training = SegmenterTraining(domain, role, config, data, held_out)
+    run_training(training, out)
 
     written = out / f"{role}.safetensors"
     description: dict[str, Any] = {
         "kind": "unet",
-        "args": state.network.config,
+        "args": training.network.config,
         "role": role,
         "classes": list(domain.classes),
         "resolution": config.resolution,
@@ -295,54 +306,14 @@ def train_segmenter(
             "indices": [indices.start, indices.start + config.images],
             "seed": seed,
             "augmentation": asdict(AUGMENTATIONS[role]),
-            "seconds": round(state.seconds),
+            "seconds": round(training.seconds),
             "threads": torch.get_num_threads(),
         },
     }
     # Score what users get, half precision and all: write, read back, then write again with the scores inside.
-    write_weights(written, state.network.state_dict(), description)
-    network = UNet(**state.network.config)
+    write_weights(written, training.network.state_dict(), description)
+    network = UNet(**training.network.config)
     network.load_state_dict(read_weights(written)[1])
     description["metrics"] = {"split": "val", **score(network, held_out, domain.classes)}
-    write_weights(written, state.network.state_dict(), description)
-    lines.append(json.dumps({"step": state.step, "final": True, **description["metrics"]}))
-    write_text(log, "\n".join(lines) + "\n")
+    write_weights(written, training.network.state_dict(), description)
     return written
-
-
-def _optimise(
-    state: _State, data: Renders, held_out: Renders, domain: Domain, role: str, lines: list[str], log: Path
-) -> None:
-    """Run the remaining steps; appends one JSON line per evaluation to ``lines`` and rewrites ``log`` with them."""
-    config = state.config
-    weights = class_weights(data.masks, len(domain.classes))
-    glimpse = Renders(held_out.pictures[:128], held_out.masks[:128])
-    saved = clock = time.monotonic()
-    bar = tqdm(total=config.steps, initial=state.step, desc=f"training {role}", unit="step", mininterval=5)
-    for images, labels in batches(data, config, AUGMENTATIONS[role], ROLES[role][1], state.step):
-        # One step
-        state.network.train()
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(state.step, config.steps, config.lr)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-            logits = state.network(images.contiguous(memory_format=torch.channels_last))
-        logits = logits.float()
-        loss = F.cross_entropy(logits, labels, weights) + config.dice * soft_dice_loss(logits, labels)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        state.optimizer.step()
-        state.step += 1
-        now = time.monotonic()
-        state.seconds, clock = state.seconds + now - clock, now
-
-        # Evaluation and checkpoint
-        bar.update()
-        if state.step % config.evaluate_every == 0 and state.step < config.steps:
-            scores = score(state.network, glimpse, domain.classes)
-            lines.append(json.dumps({"step": state.step, "loss": round(loss.item(), 4), **scores}))
-            write_text(log, "\n".join(lines) + "\n")
-            bar.write(lines[-1])
-        if now - saved > config.save_every or state.step == config.steps:
-            state.save()
-            saved = now
-    bar.close()
