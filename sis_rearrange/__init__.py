@@ -4,8 +4,9 @@
     synth = sis.Synthesizer(sis.load_pack("toonhead"), device="auto")
     synth.set_source(seed=7)
     synth.synthesize("drawing.png", condition="sketch").image.save("picture.png")
+    generator = sis.load_generator("ffhq.pkl")  # any StyleGAN2; no code of the file runs
 
-Importing the package is cheap: torch is imported on first use of `load_pack` or `Synthesizer`.
+Importing the package is cheap: torch is imported on first use of `load_pack`, `load_generator` or `Synthesizer`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,17 @@ from typing import TYPE_CHECKING
 from sis_rearrange.errors import InputError
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "Synthesizer", "__version__", "load_pack"]
+__all__ = ["InputError", "Synthesizer", "__version__", "load_discriminator", "load_generator", "load_pack"]
 
-_LAZY = {"load_pack": "sis_rearrange.pack", "Synthesizer": "sis_rearrange.synthesis"}
+_LAZY = {
+    "Synthesizer": "sis_rearrange.synthesis",
+    "load_discriminator": "sis_rearrange.loading",
+    "load_generator": "sis_rearrange.loading",
+    "load_pack": "sis_rearrange.pack",
+}
 
 if TYPE_CHECKING:
+    from sis_rearrange.loading import load_discriminator, load_generator
     from sis_rearrange.pack import load_pack
     from sis_rearrange.synthesis import Synthesizer
 else:  # hidden from the type checker, which would otherwise accept any misspelt attribute

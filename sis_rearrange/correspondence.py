@@ -50,7 +50,7 @@ def rearrange(
     # The match is sharp: in reduced precision its logits would be off by whole units.
     with torch.autocast(query.device.type, enabled=False):
         moved = _attend(query.float(), key.float(), carried.float(), sharpness.float())
-    return Match(*moved.reshape(n, -1, h, w).split([values.shape[1], source_mask.shape[1], 2], dim=1))
+    return Match(*moved.reshape(n, carried.shape[1], h, w).split([values.shape[1], source_mask.shape[1], 2], dim=1))
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, carried: torch.Tensor, sharpness: torch.Tensor) -> torch.Tensor:

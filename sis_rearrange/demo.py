@@ -13,6 +13,7 @@ from sis_rearrange.images import flatten, read_image, write_png
 from sis_rearrange.pack import Pack
 from sis_rearrange.sampling import metadata
 from sis_rearrange.synthesis import Synthesizer
+from sis_rearrange.whole_graph import for_run
 
 LOOKS = (33, 61, 54, 4)  # seeds of the four looks
 EXEMPLAR = 24  # seed of the sample whose layout the last row takes
@@ -32,13 +33,14 @@ class Row:
     results: Sequence[Image.Image]
 
 
-def write_demo(pack: Pack, out: Path, device: str = "auto") -> None:
+def write_demo(pack: Pack, out: Path, device: str = "auto", backend: str = "auto") -> None:
     """Paint the drawings that the pack ships and a sample's layout in four looks, and write the sheet as PNG.
 
-    Raises InputError for a pack without drawings, and where the file cannot be written.
+    "auto" is torch here: sixteen pictures are painted before an engine has started. Raises InputError for a pack
+    without drawings, and where the file cannot be written.
     """
-    synth = Synthesizer(pack, device)
     chosen = _choose_drawings(pack)
+    synth = Synthesizer(pack, device, for_run(backend, (len(chosen) + 1) * len(LOOKS)))
     sources = [synth.set_source(seed=seed) for seed in LOOKS]
     looks = [synth.source_image(source) for source in sources]
     layouts: list[tuple[str, Path | int]] = [*chosen.items(), ("exemplar", EXEMPLAR)]

@@ -186,10 +186,12 @@ class Pack:
 
         return self._network(JUDGE, "unet", UNet)
 
-    def palette(self) -> Palette:
-        """The class names and colours of the domain's part masks."""
+    def palette(self) -> Palette | None:
+        """The class names and colours of the domain's part masks; None for a pack that names no parts."""
         from sis_rearrange.conditions.palette import Palette
 
+        if not self.classes:
+            return None
         colours = tuple((int(r), int(g), int(b)) for r, g, b in self.info["palette"])
         return Palette(self.classes, colours)
 

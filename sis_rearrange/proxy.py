@@ -16,7 +16,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from sis_rearrange.features import Tap, sample_ws
+from sis_rearrange.features import CHUNK_BYTES, Tap, sample_ws
 from sis_rearrange.stylegan2 import Generator
 from sis_rearrange.tensors import assert_shape
 
@@ -85,7 +85,10 @@ class ProxyClusters(nn.Module):
         return scores / self.temperature
 
     def labels(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """The proxy mask: labels ``[N, h, w]`` int64 in [0, K)."""
+        """The proxy mask: labels ``[N, h, w]`` int64 in [0, K). Many samples are done a few at a time."""
+        count = max(1, CHUNK_BYTES // (4 * feature_map.shape[1:].numel()))
+        if not torch.jit.is_tracing() and len(feature_map) > count:
+            return torch.cat([self.labels(part) for part in feature_map.split(count)])
         return self.logits(feature_map).argmax(dim=1)
 
 

@@ -19,6 +19,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from sis_rearrange.correspondence import rearrange
+from sis_rearrange.features import CHUNK_BYTES
 from sis_rearrange.tensors import assert_shape, cell_grid
 
 SKIP_CHANNELS = 3
@@ -39,6 +40,8 @@ class Rearranged(NamedTuple):
 def position_code(resolution: int) -> torch.Tensor:
     """Fourier features of the cell centres and the centres themselves, ``[14, r, r]``."""
     grid = cell_grid(resolution, resolution)
+    if grid.is_meta:  # as in `cell_grid`
+        return torch.empty(POSITION_CHANNELS, resolution, resolution)
     waves = [wave(math.pi * k * grid) for k in (1, 2, 4) for wave in (torch.sin, torch.cos)]
     return torch.cat([*waves, grid])
 
@@ -140,8 +143,16 @@ class Rearranger(nn.Module):
             source_mask, target_mask: one-hot proxy masks ``[N, K, r, r]``.
             source_code, target_code: their `encode`, where the caller has it already.
             carried: maps ``[N, E, r, r]`` of the source to move by the same match, without refinement.
+
+        Without gradients many samples are moved a few at a time, in bounded memory.
         """
         r = self.resolution
+        count = max(1, CHUNK_BYTES // (4 * (self.channels + SKIP_CHANNELS + self.K) * r * r))
+        if not (torch.is_grad_enabled() or torch.jit.is_tracing()) and len(feature_map) > count:
+            inputs = (feature_map, skip, source_mask, target_mask, source_code, target_code, carried)
+            starts = range(0, len(feature_map), count)
+            parts = [self(*(None if t is None else t[at : at + count] for t in inputs)) for at in starts]
+            return Rearranged(*(torch.cat(column) for column in zip(*parts, strict=True)))
         assert_shape(feature_map, [None, self.channels, r, r])
         assert_shape(skip, [feature_map.shape[0], SKIP_CHANNELS, r, r])
         query = self.encode(target_mask) if target_code is None else target_code

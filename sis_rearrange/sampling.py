@@ -14,6 +14,7 @@ from PIL import Image
 from sis_rearrange import __version__
 from sis_rearrange.errors import InputError
 from sis_rearrange.features import sample_ws
+from sis_rearrange.inference import accelerate, resolve
 from sis_rearrange.pack import Pack
 from sis_rearrange.tensors import to_uint8
 
@@ -25,13 +26,18 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 def metadata(
-    pack: Pack, seed: int | None = None, psi: float | None = None, condition: str | None = None
+    pack: Pack,
+    seed: int | None = None,
+    psi: float | None = None,
+    condition: str | None = None,
+    backend: str | None = None,  # what ran the networks
 ) -> dict[str, str]:
     """Text entries for PNG files: how to make the picture again, and whom to credit. None leaves an entry out."""
     credits = dict.fromkeys(licence.get("credit", "") for licence in pack.info["licences"])
     entries = {
         "Software": f"sis_rearrange {__version__}",
         "torch": str(torch.__version__),
+        "backend": backend,
         "pack": pack.name,
         "pack_hash": pack.short_hash,
         "seed": seed,
@@ -70,10 +76,17 @@ def check_seed(seed: int) -> int:
 
 
 def sample_images(
-    pack: Pack, seeds: Sequence[int], psi: float = DEFAULT_PSI, device: str | torch.device = "auto"
+    pack: Pack,
+    seeds: Sequence[int],
+    psi: float = DEFAULT_PSI,
+    device: str | torch.device = "auto",
+    backend: str = "auto",  # as `inference.accelerate`
 ) -> Iterator[Image.Image]:
     """Plain samples of the generator, one at a time: a seed's picture is the same whichever others are asked for."""
-    generator = on_device(pack.generator(), pick_device(device))
+    chosen = pick_device(device)
+    generator = on_device(pack.generator(), chosen)
+    if resolve(generator, backend)[0] != "torch":  # the pack's own stays as it was built
+        generator = accelerate(copy.deepcopy(generator), backend)
     psi = check_psi(psi)
     for seed in seeds:
         with torch.inference_mode():

@@ -2,7 +2,7 @@
 
 A *source* gives the look: its ws, feature map, RGB skip image and proxy mask are computed once and kept. A *target* is
 the layout that somebody drew, as a proxy mask. `Synthesizer.synthesize` takes one drawing to one picture;
-`Synthesizer.rearrange` is the batched tensor method behind it.
+`Synthesizer.rearrange` is the batched tensor method. What runs the networks is `whole_graph.Paths`.
 """
 
 from __future__ import annotations
@@ -28,32 +28,7 @@ from sis_rearrange.proxy import palette as proxy_colours
 from sis_rearrange.proxy import within_reach
 from sis_rearrange.sampling import DEFAULT_PSI, check_psi, check_seed, metadata, on_device, pick_device
 from sis_rearrange.tensors import assert_shape, one_hot, to_uint8
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """One look, or a batch of M looks, with everything the rearranger needs of it."""
-
-    ws: torch.Tensor  # [M, num_ws, w_dim]
-    feature_map: torch.Tensor  # [M, C, r, r]
-    skip: torch.Tensor  # [M, 3, r, r]
-    labels: torch.Tensor  # [M, r, r] int64: its proxy mask
-    mask: torch.Tensor  # [M, K, r, r]: the same, one-hot
-    code: torch.Tensor  # [M, width, r, r]: the mask as the rearranger encodes it
-    seed: int | None = None  # where it came from a seed
-    psi: float | None = None
-
-    def expand(self, count: int) -> Source:
-        """The look repeated for ``count`` targets; a batch must have that size already."""
-        if self.ws.shape[0] == count:
-            return self
-        if self.ws.shape[0] != 1:
-            raise ValueError(f"{self.ws.shape[0]} sources for {count} targets: give one, or one for each")
-        repeated = {
-            name: getattr(self, name).expand(count, -1, -1, -1) for name in ("feature_map", "skip", "mask", "code")
-        }
-        flat = {name: getattr(self, name).expand(count, -1, -1) for name in ("ws", "labels")}
-        return replace(self, **repeated, **flat)
+from sis_rearrange.whole_graph import Paths, Source, confidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +77,17 @@ class Synthesizer:
 
     source: Source | None
 
-    def __init__(self, pack: Pack, device: str | torch.device = "auto") -> None:
+    def __init__(
+        self,
+        pack: Pack,
+        device: str | torch.device = "auto",
+        backend: str = "auto",  # "torch", "openvino" (CPU only), or "auto": OpenVINO where it is there, torch elsewhere
+    ) -> None:
         self.pack, self.device = pack, pick_device(device)
         self.proxy = on_device(pack.proxy(), self.device)
         self.rearranger = on_device(pack.rearranger(), self.device)
         self.split = SplitGenerator(on_device(pack.generator(), self.device), self.proxy.resolution)
+        self.paths = Paths(pack.hash, self.split, self.rearranger, backend, self.device)
         names = [f"cluster {k}" for k in range(self.proxy.K)]
         self.proxy_palette = as_palette(names, proxy_colours(self.proxy.K).tolist())
         self.source = None
@@ -116,6 +97,11 @@ class Synthesizer:
             "exemplar": self._read_exemplar,
             "proxy": self._read_proxy,
         }
+
+    @property
+    def backend(self) -> str:
+        """What runs the networks: "torch" or "openvino"."""
+        return self.paths.backend
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -172,8 +158,7 @@ class Synthesizer:
 
     def map_condition(self, x: torch.Tensor, condition: str) -> torch.Tensor:
         """Condition tensors ``[N, channels, R, R]`` to logits of proxy masks ``[N, K, r, r]``."""
-        with torch.inference_mode():
-            return self._mapper(condition)[1](x.to(self.device))
+        return self.paths.map(self.reader_and_mapper(condition)[1], x.to(self.device))
 
     # ---------------------------------------------------------------- the picture
 
@@ -191,35 +176,29 @@ class Synthesizer:
 
         Raises InputError for a drawing, condition or fit that cannot be used, and where no source is set.
         """
-        self._wanted(source)
-        return self.paint(self.read(drawing, condition, fit), source)
+        source = self._wanted(source)
+        self.check_request(condition, fit)
+        if condition not in self.pack.conditions():
+            return self.paint(self.read(drawing, condition, fit), source)
+        x, how = self._read_file(condition, drawing, fit)
+        reader, mapper = self.reader_and_mapper(condition)
+        image, labels, sure, moved = self.paths.draw(mapper, x.to(self.device), source)
+        return self._result(condition, source, image, labels, sure, moved, reader.show(x[0]), how)
 
     def paint(self, target: Target, source: Source | None = None) -> Result:
         """A layout that `read` returned, in the look set last or in ``source``."""
         source = self._wanted(source)
         labels = self.labels_for(target, source)
-        pictures = self.rearrange(labels, source)
-        image = Image.fromarray(to_uint8(pictures.images)[0])
-        return Result(
-            image=target.fit.undo(image),
-            proxy_mask=labels[0].cpu().numpy(),
-            source_proxy_mask=source.labels[0].cpu().numpy(),
-            correspondence=np.ascontiguousarray(pictures.correspondence[0].permute(1, 2, 0).cpu().numpy()),
-            confidence=self._confidence(target, labels)[0].cpu().numpy(),
-            drawing=target.drawing,
-            metadata=metadata(self.pack, source.seed, source.psi, target.condition),
-        )
+        logits = target.logits if target.mapped else None
+        sure = torch.ones(labels.shape) if logits is None else confidence(logits, labels)
+        image, moved, _ = self.paths.paint(one_hot(labels, self.proxy.K), source)
+        return self._result(target.condition, source, image, labels, sure, moved, target.drawing, target.fit)
 
     def labels_for(self, target: Target, source: Source | None = None) -> torch.Tensor:
         """The target's proxy mask ``[1, r, r]`` for a source: clusters that it lacks give way to the next best."""
         if target.logits is None:
             return target.labels
         return within_reach(target.logits, self._wanted(source).labels).argmax(dim=1)
-
-    def _confidence(self, target: Target, labels: torch.Tensor) -> torch.Tensor:
-        if not target.mapped or target.logits is None:
-            return torch.ones(labels.shape)
-        return target.logits.softmax(dim=1).gather(1, labels[:, None])[:, 0]
 
     @torch.inference_mode()
     def rearrange(self, target_masks: torch.Tensor, source: Source | None = None) -> Pictures:
@@ -232,22 +211,47 @@ class Synthesizer:
             masks = one_hot(masks, self.proxy.K)
         assert_shape(masks, [None, self.proxy.K, self.proxy.resolution, self.proxy.resolution])
         source = self._wanted(source).expand(masks.shape[0])
-        moved = self.rearranger(source.feature_map, source.skip, source.mask, masks.float(), source_code=source.code)
-        images = self.split.g2(moved.feature_map, moved.skip, source.ws)
-        return Pictures(images, masks.argmax(dim=1), moved.correspondence, moved.class_mass)
+        images, correspondence, class_mass = self.paths.paint(masks.float(), source)
+        return Pictures(images, masks.argmax(dim=1), correspondence, class_mass)
+
+    def _result(
+        self,
+        condition: str,
+        source: Source,
+        image: torch.Tensor,
+        labels: torch.Tensor,
+        sure: torch.Tensor,
+        correspondence: torch.Tensor,
+        drawing: Image.Image,
+        fit: Fit,
+    ) -> Result:
+        """The first of a batch, as people want it."""
+        return Result(
+            image=fit.undo(Image.fromarray(to_uint8(image)[0])),
+            proxy_mask=labels[0].cpu().numpy(),
+            source_proxy_mask=source.labels[0].cpu().numpy(),
+            correspondence=np.ascontiguousarray(correspondence[0].permute(1, 2, 0).cpu().numpy()),
+            confidence=sure[0].cpu().numpy(),
+            drawing=drawing,
+            metadata=metadata(self.pack, source.seed, source.psi, condition, self.backend),
+        )
 
     # ---------------------------------------------------------------- readers, one per kind of drawing
 
     def _read_drawing(self, condition: str, drawing: Any, fit: str) -> Target:
         """A drawing of a condition that has a mapper."""
+        x, how = self._read_file(condition, drawing, fit)
+        logits, reader = self.map_condition(x, condition), self.reader_and_mapper(condition)[0]
+        return Target(condition, logits.argmax(dim=1), logits, True, reader.show(x[0]), how)
+
+    def _read_file(self, condition: str, drawing: Any, fit: str) -> tuple[torch.Tensor, Fit]:
+        """The condition's tensor ``[1, channels, R, R]`` on the CPU."""
         image, name = read_image(drawing), _name_of(drawing)
-        reader, mapper = self._mapper(condition)
+        reader, mapper = self.reader_and_mapper(condition)
         try:
-            x, how = reader.read(image, mapper.image_resolution, fit)
+            return reader.read(image, mapper.image_resolution, fit)
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
-        logits = self.map_condition(x, condition)
-        return Target(condition, logits.argmax(dim=1), logits, True, reader.show(x[0]), how)
 
     def _read_exemplar(self, drawing: Any, fit: str) -> Target:
         """The layout of another sample. It is square, so there is nothing to fit."""
@@ -293,7 +297,8 @@ class Synthesizer:
 
     # ---------------------------------------------------------------- parts
 
-    def _mapper(self, condition: str) -> tuple[Condition, SemanticMapper]:
+    def reader_and_mapper(self, condition: str) -> tuple[Condition, SemanticMapper]:
+        """The two halves of a condition that the pack has a mapper for: file to tensor, tensor to logits."""
         if condition not in self._mappers:
             mapper = on_device(self.pack.mapper(condition), self.device)
             self._mappers[condition] = get_condition(condition, self.pack.palette()), mapper

@@ -55,6 +55,8 @@ def seeded_normal(seeds: Sequence[int], shape: Sequence[int], stream: int = 0) -
 
 def cell_grid(height: int, width: int) -> torch.Tensor:
     """Centres of the cells as (y, x) in [-1, 1]; float32 ``[2, height, width]``."""
+    if torch.get_default_device().type == "meta":  # only shapes are asked for, and arithmetic on them costs a second:
+        return torch.empty(2, height, width)  # it imports torch's compiler
     y = (torch.arange(height) + 0.5) / height * 2 - 1
     x = (torch.arange(width) + 0.5) / width * 2 - 1
     return torch.stack(torch.meshgrid(y, x, indexing="ij"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,15 @@ def write_tiny_pack(path: Path) -> Path:
             get_condition(name, palette).draw(picture, labels, seed=number).save(stream, format="PNG")
             add_file(path, f"drawings/{name}-{number}.png", stream.getvalue())
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Compiled graphs and ops lie in pytest's cache: the user's own stays as it is, and the next run finds them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if pytestconfig.cache is not None:
+            patch.setenv("SIS_CACHE", str(pytestconfig.cache.mkdir("sis_rearrange")))
+        yield
 
 
 @pytest.fixture(scope="session")

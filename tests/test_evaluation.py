@@ -53,7 +53,7 @@ class Identity(torch.nn.Module):
     def forward(self, feature_map, skip, source_mask, target_mask):
         """As `Rearranger.forward`."""
         nowhere = torch.zeros_like(feature_map[:, :2])
-        return Rearranged(feature_map, skip, nowhere[:, 0], nowhere)
+        return Rearranged(feature_map, skip, nowhere[:, 0], nowhere, nowhere[:, :0])
 
 
 class Noisy(Identity):

@@ -145,7 +145,8 @@ def test_builders_are_cached_per_pack_and_leave_the_random_state(written: Path) 
 def test_description(written: Path) -> None:
     pack = load_pack(str(written / "domain.json"))
     assert (pack.name, pack.classes, pack.resolution) == ("tiny", CLASSES, 16)
-    assert pack.palette().colours == COLOURS
+    palette = pack.palette()
+    assert palette is not None and palette.colours == COLOURS
     assert pack.conditions() == ("scribble", "sketch")
     assert pack.drawings() == (DRAWING,)
     assert Image.open(pack.file(DRAWING)).size == (16, 16)

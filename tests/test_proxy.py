@@ -93,6 +93,13 @@ print(peak_bytes())
     assert int(result.stdout) < 2 * 2**30
 
 
+def test_labels_of_many_samples_are_found_a_few_at_a_time(split, fitted, monkeypatch):
+    feature_map, _ = split.g1(sample_ws(split.generator, range(5)))
+    labels = fitted.labels(feature_map)
+    monkeypatch.setattr("sis_rearrange.proxy.CHUNK_BYTES", 2 * 4 * feature_map[0].numel())
+    assert torch.equal(fitted.labels(feature_map), labels)
+
+
 def test_logits_are_a_log_posterior_of_distance(split, fitted):
     feature_map, _ = split.g1(sample_ws(split.generator, [4]))
     cells = fitted.normalize(feature_map).permute(0, 2, 3, 1).reshape(-1, feature_map.shape[1])

@@ -91,3 +91,17 @@ def test_what_is_carried_along_moves_like_the_rest(net, inputs):
     mass = (moved.carried[:, 1:] * target_mask).sum(dim=1)
     torch.testing.assert_close(mass, plain.class_mass, atol=1e-5, rtol=1e-5)
     assert moved.carried[:, 0].min() >= 0 and moved.carried[:, 0].max() <= net.resolution**2 - 1
+
+
+def test_many_samples_are_moved_a_few_at_a_time(net, inputs, monkeypatch):
+    many = tuple(t.repeat(3, 1, 1, 1) for t in inputs)
+    many[0].mul_(torch.linspace(0.5, 2, len(many[0]))[:, None, None, None])
+    expected = net(*many)
+    monkeypatch.setattr("sis_rearrange.rearranger.CHUNK_BYTES", 4 * (6 + 3 + 4) * 16 * 16 * 2)
+    sizes: list[int] = []
+    handle = net.feature_key.register_forward_hook(lambda module, args, out: sizes.append(len(out)))
+    with torch.no_grad():
+        for made, wanted in zip(net(*many), expected, strict=True):
+            torch.testing.assert_close(made, wanted, atol=1e-5, rtol=1e-5)
+    handle.remove()
+    assert sum(sizes) == len(many[0]) and max(sizes) == 2

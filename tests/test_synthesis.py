@@ -20,7 +20,7 @@ from sis_rearrange.tensors import one_hot, to_uint8
 
 @pytest.fixture(scope="module")
 def synth(tiny_pack: Pack) -> Synthesizer:
-    made = Synthesizer(tiny_pack, device="cpu")
+    made = Synthesizer(tiny_pack, device="cpu", backend="torch")
     made.set_source(seed=7)
     return made
 
@@ -43,6 +43,7 @@ def test_the_example_of_the_package(tiny_pack_path, tmp_path):
         assert image.info == result.metadata
     assert result.metadata["seed"] == "7" and result.metadata["condition"] == "sketch"
     assert result.metadata["pack_hash"] == pack.short_hash and "Credit" in result.metadata
+    assert result.metadata["backend"] == synth.backend
 
 
 @pytest.mark.parametrize("condition", ["segmentation", "sketch", "scribble"])
@@ -67,7 +68,7 @@ def test_an_exemplar_lends_its_layout(synth):
 
 
 def test_exemplar_forms_agree(synth):
-    other = Synthesizer(synth.pack, device="cpu")
+    other = Synthesizer(synth.pack, device="cpu", backend="torch")
     source = other.set_source(seed=12)
     masks = [
         synth.synthesize(form, "exemplar").proxy_mask for form in (12, np.int64(12), source.ws, source.ws[0], source)
@@ -79,7 +80,7 @@ def test_exemplar_forms_agree(synth):
 
 
 def test_ws_as_source_is_the_same_look(synth):
-    again = Synthesizer(synth.pack, device="cpu")
+    again = Synthesizer(synth.pack, device="cpu", backend="torch")
     again.set_source(ws=synth.source.ws[0])
     a, b = (each.synthesize(3, "exemplar") for each in (synth, again))
     assert np.array_equal(np.asarray(a.image), np.asarray(b.image))
@@ -112,7 +113,7 @@ def test_batch_and_single_agree(synth):
 
 
 def test_a_batch_of_looks(synth):
-    sources = [Synthesizer(synth.pack, device="cpu").set_source(seed=seed) for seed in (1, 2)]
+    sources = [Synthesizer(synth.pack, device="cpu", backend="torch").set_source(seed=seed) for seed in (1, 2)]
     both = synth.encode_source(torch.cat([source.ws for source in sources]))
     labels = synth.read(9, "exemplar").labels
     batch = synth.rearrange(labels.expand(2, -1, -1), both)
@@ -124,7 +125,10 @@ def test_a_batch_of_looks(synth):
 
 
 def test_samples_are_the_looks(synth, tiny_pack):
-    (picture,) = sample_images(tiny_pack, [7], device="cpu")
+    (picture,) = sample_images(tiny_pack, [7], device="cpu", backend="torch")
+    (faster,) = sample_images(tiny_pack, [7], device="cpu")
+    assert np.abs(np.asarray(faster).astype(int) - np.asarray(picture)).max() <= 1
+    assert tiny_pack.generator().synthesis.fast is None
     assert np.array_equal(np.asarray(picture), np.asarray(synth.source_image()))
 
 
@@ -170,7 +174,7 @@ def test_padding_of_a_proxy_mask_continues_its_rim(synth):
     ],
 )
 def test_wrong_requests(tiny_pack, call, words):
-    synth = Synthesizer(tiny_pack, device="cpu")
+    synth = Synthesizer(tiny_pack, device="cpu", backend="torch")
     synth.set_source(seed=0)
     before = synth.source
     with pytest.raises(InputError, match=words):
@@ -193,7 +197,7 @@ def test_devices():
 
 def test_the_packs_networks_stay_untouched(tiny_pack):
     before = {name: value.clone() for name, value in tiny_pack.generator().state_dict().items()}
-    synth = Synthesizer(tiny_pack, device="cpu")
+    synth = Synthesizer(tiny_pack, device="cpu", backend="torch")
     synth.set_source(seed=1)
     synth.synthesize(2, "exemplar")
     assert all(torch.equal(value, before[name]) for name, value in tiny_pack.generator().state_dict().items())

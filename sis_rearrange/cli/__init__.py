@@ -5,7 +5,10 @@ from __future__ import annotations
 import click
 
 from sis_rearrange import __version__
+from sis_rearrange.cli.convert import convert
+from sis_rearrange.cli.doctor import doctor
 from sis_rearrange.cli.domains import domains
+from sis_rearrange.cli.export import export
 from sis_rearrange.cli.options import Commands
 from sis_rearrange.cli.pack import pack
 from sis_rearrange.cli.pictures import demo, generate, synthesize
@@ -26,5 +29,5 @@ def main() -> None:
     """
 
 
-for command in (demo, generate, synthesize, evaluate, pack, domains, proxy):
+for command in (demo, generate, synthesize, evaluate, pack, convert, export, domains, proxy, doctor):
     main.add_command(command)

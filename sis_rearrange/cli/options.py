@@ -116,6 +116,12 @@ pack_argument = click.argument("pack_name", metavar="PACK")
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, or a name that torch knows."
 )
+backend_option = click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    help="What runs the networks: torch, openvino (CPU), or auto: torch for a few pictures, the faster one for many.",
+)
 
 
 def open_pack(name: str) -> Pack:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sis_rearrange.cli.options import Commands, open_pack, pack_argument, parse_seeds
+from sis_rearrange.cli.options import Commands, device_option, open_pack, pack_argument, parse_seeds, psi_option
 from sis_rearrange.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,57 +76,80 @@ def manifest(root: Path) -> None:
 
 
 @pack.command(
-    epilog="\b\nExample:\n  sis pack create packs/mine --domain toonhead --generator snapshot.pt --key G_ema \\\n"
-    "      --discriminator snapshot.pt --discriminator-key D"
+    epilog="\b\nExamples:\n"
+    "  sis pack new packs/church --generator stylegan2-church.pkl --tap 64 --clusters 25\n"
+    "  sis pack new packs/mine --generator mine.pt --palette parts.json --licence 'CC BY 4.0'"
 )
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--domain", required=True, help="Kind of pictures: an embedded domain, or with --palette any name.")
+@click.argument("path", metavar="NAME", type=click.Path(path_type=Path))
+@click.option("--generator", "generator_file", required=True, help="StyleGAN2 weights: .pkl, .pt or .safetensors.")
+@click.option("--network", help="Which network of that file, such as G_ema; the averaged one where left out.")
+@click.option("--discriminator", "discriminator_file", help="Another file for the discriminator, if it has one.")
+@click.option("--discriminator-network", help="Which network of that file, such as D.")
+@click.option("--class", "label", type=int, help="Class of a conditional generator that the pack is to be of.")
+@click.option("--tap", default=32, show_default=True, help="Resolution of the feature map to rearrange.")
+@click.option("--clusters", default=24, show_default=True, help="Number of proxy clusters.")
+@click.option("--proxy-samples", default=1000, show_default=True, help="Samples to fit the clusters on.")
+@psi_option
+@click.option("--domain", help="Kind of pictures; the pack's name where left out.")
 @click.option("--palette", "palette_file", type=click.Path(path_type=Path), help=PALETTE_HELP)
-@click.option(
-    "--licence", help="Of the pictures the generator was trained on; an embedded domain's own where left out."
-)
-@click.option("--credit", help="Attribution that pictures made with the pack carry; likewise.")
-@click.option("--generator", "generator_file", required=True, help="StyleGAN2 weights, .safetensors or .pt.")
-@click.option("--key", help="Which state dict of a .pt file with several, such as G_ema.")
-@click.option("--discriminator", "discriminator_file", help="Its discriminator; training needs it for one loss term.")
-@click.option("--discriminator-key", help="Which state dict of that file, such as D.")
-@click.option("--name", help="Name of the pack; the folder's where left out.")
+@click.option("--licence", default="", help="Of pictures and weights; where left out the file's, if it names one.")
+@click.option("--credit", default="", help="Attribution that pictures made with the pack carry; likewise.")
 @click.option("--source", default="", help="Where the weights are from, for the provenance.")
-def create(
+@device_option
+def new(
     path: Path,
-    domain: str,
-    palette_file: Path | None,
-    licence: str | None,
-    credit: str | None,
     generator_file: str,
-    key: str | None,
+    network: str | None,
     discriminator_file: str | None,
-    discriminator_key: str | None,
-    name: str | None,
+    discriminator_network: str | None,
+    label: int | None,
+    tap: int,
+    clusters: int,
+    proxy_samples: int,
+    psi: float,
+    domain: str | None,
+    palette_file: Path | None,
+    licence: str,
+    credit: str,
     source: str,
+    device: str,
 ) -> None:
-    """Start a pack from a trained generator."""
-    from sis_rearrange.conditions import as_palette
-    from sis_rearrange.domains import get_domain
-    from sis_rearrange.pack import DISCRIMINATOR, GENERATOR, create_pack, write_component
-    from sis_rearrange.training.pack_training import provenance
+    """Start a pack in the folder NAME from any StyleGAN2: generator, its discriminator, proxy clusters.
 
-    if palette_file is None:
-        chosen = get_domain(domain)
-        palette = as_palette(chosen.classes, chosen.palette)
-        licence, credit = licence or chosen.licence, credit or chosen.credit
-    else:
+    Part names and colours are what segmentation masks and scribbles speak in: give them with --palette, or name an
+    embedded domain with --domain. Sketches and exemplars need none. train_rearranger.py and train_mapper.py go on.
+    """
+    from sis_rearrange.domains import domain_names, get_domain
+    from sis_rearrange.sampling import check_psi
+    from sis_rearrange.training.new_pack import Domain, new_pack
+
+    name = path.resolve().name
+    about = Domain(domain or name, licence=licence, credit=credit)
+    if palette_file is not None:
         palette = _read_palette(palette_file)
-    parts = [(GENERATOR, _stylegan2("generator", generator_file, key))]
-    if discriminator_file:
-        parts.append((DISCRIMINATOR, _stylegan2("discriminator", discriminator_file, discriminator_key)))
-    resolution = int(parts[0][1][0]["args"]["img_resolution"])
-    licences = [{"what": f"pictures of the domain {domain}", "licence": licence or "", "credit": credit or ""}]
-    named = name or path.resolve().name
-    create_pack(path, named, domain, palette.names, palette.colours, resolution, licences if licence or credit else [])
-    for relpath, (config, state) in parts:
-        write_component(path, relpath, state, config, provenance(source=source))
-    click.echo(f"wrote {path}: {open_pack(str(path)).short_hash}")
+        about = replace(about, classes=palette.names, palette=palette.colours)
+    elif domain in domain_names():
+        known = get_domain(domain)
+        about = Domain(domain, known.classes, known.palette, licence or known.licence, credit or known.credit)
+    made = new_pack(
+        path,
+        name,
+        about,
+        generator_file,
+        network,
+        discriminator_file,
+        discriminator_network,
+        tap,
+        clusters,
+        proxy_samples,
+        check_psi(psi),
+        label,
+        source,
+        device,
+        say=click.echo,
+    )
+    click.echo(f"wrote {path}: {made.short_hash}, {', '.join(sorted(made.info['files']))}")
+    click.echo(f"next: python train_rearranger.py {path} --run runs/{name}-rearranger")
 
 
 def _read_palette(path: Path) -> Palette:
@@ -138,25 +162,6 @@ def _read_palette(path: Path) -> Palette:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except ValueError as error:  # an InputError, or no text
         raise InputError(f"{path}: {error}") from None
-
-
-def _stylegan2(kind: str, file: str, key: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Config and state dict of a StyleGAN2 network, built once to see that they fit."""
-    from sis_rearrange import architecture
-    from sis_rearrange.stylegan2 import Discriminator, Generator
-    from sis_rearrange.weights import read_weights
-
-    _, state = read_weights(file, key)
-    make: Any = Generator if kind == "generator" else Discriminator
-    try:
-        args = getattr(architecture, f"{kind}_args")(state)
-        make(**args).load_state_dict(state, strict=True)
-    except InputError as error:
-        raise InputError(f"{file}: {error}; give another file or --key") from None
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{file}: the weights do not make a StyleGAN2 {kind} ({reason})") from None
-    return {"kind": kind, "args": args}, state
 
 
 @pack.command(epilog="\b\nExample:\n  sis pack add packs/mine judge runs/judge/judge.safetensors --minutes 25")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sis_rearrange.cli.options import (
+    backend_option,
     device_option,
     open_pack,
     out_folder,
@@ -35,11 +36,12 @@ SHEET_ROWS, SHEET_LOOKS, SHEET_SAMPLES = 24, 12, 64  # shown on the contact shee
 )
 @click.option("--pack", "pack_name", default="toonhead", show_default=True, help="Name or path of the pack to show.")
 @device_option
-def demo(out: Path, pack_name: str, device: str) -> None:
+@backend_option
+def demo(out: Path, pack_name: str, device: str, backend: str) -> None:
     """Turn the drawings that a pack ships into pictures, on one sheet."""
     from sis_rearrange.demo import write_demo
 
-    write_demo(open_pack(pack_name), out, device)
+    write_demo(open_pack(pack_name), out, device, backend)
     click.echo(f"wrote {out}")
 
 
@@ -49,17 +51,19 @@ def demo(out: Path, pack_name: str, device: str) -> None:
 @out_folder
 @psi_option
 @device_option
-def generate(pack_name: str, seeds: list[int], out: Path, psi: float, device: str) -> None:
+@backend_option
+def generate(pack_name: str, seeds: list[int], out: Path, psi: float, device: str, backend: str) -> None:
     """Write plain samples of a pack's generator, one PNG per seed, and a contact sheet."""
     from tqdm import tqdm
 
     from sis_rearrange.images import write_png
     from sis_rearrange.sampling import metadata, sample_images
     from sis_rearrange.sheets import sample_sheet
+    from sis_rearrange.whole_graph import for_run
 
     pack = open_pack(pack_name)
     shown: list[Image.Image] = []
-    pictures = sample_images(pack, seeds, psi, device)
+    pictures = sample_images(pack, seeds, psi, device, for_run(backend, len(seeds)))
     for seed, picture in zip(seeds, tqdm(pictures, total=len(seeds), unit="picture", disable=None), strict=True):
         write_png(out / f"seed{seed}.png", picture, metadata(pack, seed, psi))
         if len(shown) < SHEET_SAMPLES:
@@ -85,6 +89,7 @@ def generate(pack_name: str, seeds: list[int], out: Path, psi: float, device: st
 )
 @psi_option
 @device_option
+@backend_option
 def synthesize(
     pack_name: str,
     condition: str,
@@ -95,16 +100,19 @@ def synthesize(
     proxy_masks: bool,
     psi: float,
     device: str,
+    backend: str,
 ) -> None:
     """Turn drawings (files, or all images in a folder) into pictures, one PNG per drawing and seed.
 
     Each seed gives a look. A drawing that cannot be used is reported and the others go on; the exit code is 2 then.
     """
     from sis_rearrange.synthesis import Synthesizer
+    from sis_rearrange.whole_graph import for_run
 
-    synth = Synthesizer(open_pack(pack_name), device)
-    synth.check_request(condition, fit)
+    pack = open_pack(pack_name)
     drawings = _exemplars(inputs) if condition == "exemplar" else _files(inputs, out)
+    synth = Synthesizer(pack, device, for_run(backend, len(drawings) * len(seeds)))
+    synth.check_request(condition, fit)
     sources = [synth.set_source(seed=seed, psi=psi) for seed in seeds]
     failed = _paint_all(synth, sources, drawings, condition, fit, out, proxy_masks)
     done = len(drawings) - failed

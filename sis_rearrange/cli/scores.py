@@ -10,7 +10,7 @@ from sis_rearrange.cli.options import Commands, open_pack, pack_argument, psi_op
 from sis_rearrange.errors import InputError
 
 MAX_SHOWN = 400  # samples on one sheet
-RECORDED = ("metrics", "passed", "versions", "seconds", "threads", "hash")  # of a report, in domain.json
+RECORDED = ("metrics", "passed", "versions", "seconds", "threads", "backend", "hash")  # of a report, in domain.json
 
 
 @click.group(cls=Commands)

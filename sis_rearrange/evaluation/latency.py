@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from PIL import Image
 
@@ -20,7 +21,7 @@ def score_latency(
 ) -> dict[str, float]:
     """Median milliseconds of ``runs`` warm calls of ``Synthesizer.synthesize`` on the CPU, drawings taken in turn.
 
-    From an image in memory to a picture in memory; the source is set before.
+    From an image in memory to a picture in memory, on the default backend; the source is set before.
     """
     synthesizer = Synthesizer(pack, device="cpu")
     synthesizer.set_source(seed=seed)
@@ -31,6 +32,12 @@ def score_latency(
             synthesizer.synthesize(drawings[run % len(drawings)], condition)
             seconds.append(time.perf_counter() - started)
     return {f"latency_ms_{condition}": 1000 * statistics.median(seconds[WARM_UP:])}
+
+
+def latency_backend(pack: Pack) -> str:
+    """What ran the networks of `score_latency`: "torch" or "openvino" with its version."""
+    backend = Synthesizer(pack, device="cpu").backend
+    return backend if backend == "torch" else f"{backend} {version(backend)}"
 
 
 def training_minutes(pack: Pack) -> dict[str, float]:

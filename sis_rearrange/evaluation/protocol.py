@@ -21,7 +21,7 @@ from sis_rearrange.domains import get_domain, render_many, split_indices
 from sis_rearrange.errors import InputError, nearest
 from sis_rearrange.evaluation.distance import score_distance
 from sis_rearrange.evaluation.drawings import HeldOut, drawn, score_condition, score_judge, score_sources
-from sis_rearrange.evaluation.latency import score_latency, training_minutes
+from sis_rearrange.evaluation.latency import latency_backend, score_latency, training_minutes
 from sis_rearrange.evaluation.networks import NOISE_MODE, Networks
 from sis_rearrange.evaluation.rearrangement import MIN_PIXELS, score_colours, score_rearrangement
 from sis_rearrange.evaluation.report import bound_of, failures
@@ -83,7 +83,8 @@ def evaluate_pack(
 
     Keys: ``metrics`` (name with count -> value, None where it is undefined), ``tables``, ``passed`` by bounded metric
     and ``bounds`` as text, ``missing`` (one line for each score the pack has no network for), ``protocol``, ``pack``,
-    ``hash``, ``versions``, ``seconds`` by component, ``threads``.
+    ``hash``, ``versions``, ``seconds`` by component, ``threads``, ``backend`` (what ran the networks where the latency
+    was taken; None: it was not; everything else runs on torch).
 
     Raises InputError for an unknown component, and where the packages that render the domain are not installed.
     """
@@ -114,6 +115,7 @@ def evaluate_pack(
         "versions": {"sis_rearrange": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "seconds": seconds,
         "threads": torch.get_num_threads(),
+        "backend": evaluation.backend,
     }
     failed = set(failures(report))
     report["bounds"] = {name: str(bound_of(name)) for name in evaluation.metrics if bound_of(name)}
@@ -129,6 +131,7 @@ class _Evaluation:
         self.metrics: dict[str, float | None] = {}
         self.tables: dict[str, dict[str, float]] = {}
         self.missing: list[str] = []
+        self.backend: str | None = None
         self.held_out = HeldOut(
             get_domain(pack.info["domain"]),
             split_indices("test", protocol.pictures),
@@ -187,6 +190,7 @@ class _Evaluation:
                 condition = get_condition(name, self.pack.palette())
                 files = [drawn(condition, *each) for each in zip(*renders, indices, strict=True)]
                 self._add(timed, score_latency(self.pack, name, files, self.protocol.source_seeds, timed, progress))
+                self.backend = latency_backend(self.pack)
         self._add(None, training_minutes(self.pack))
 
     # ---- bookkeeping -------------------------------------------------------------------------------------------------

@@ -90,7 +90,8 @@ def format_report(report: Mapping[str, Any]) -> str:
         lines.append(f"{name}: {cells}")
     lines += ["", *(f"missing: {line}" for line in report["missing"])]
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in report["seconds"].items())
-    lines.append(f"time: {seconds} (threads: {report['threads']})")
+    latency = f"; latency on {report['backend']}" if report.get("backend") else ""
+    lines.append(f"time: {seconds} (threads: {report['threads']}{latency})")
     failed, bounded = failures(report), [name for name in report["metrics"] if bound_of(name)]
     lines.append(f"{len(bounded) - len(failed)} of {len(bounded)} bounds hold" if bounded else "no bounds to hold")
     if failed:
