@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from sis_rearrange.ops import upfirdn2d
 from sis_rearrange.pack import load_pack
-from sis_rearrange.stylegan2 import Discriminator, Generator, SynthesisLayer
+from sis_rearrange.stylegan2 import Discriminator, Generator, SynthesisLayer, set_impl
 from sis_rearrange.tensors import seeded_normal
 
 SMALL = dict(z_dim=12, c_dim=0, w_dim=16, img_resolution=32, channel_base=256, channel_max=24, num_layers=3)
@@ -53,6 +53,26 @@ def test_a_layer_equals_the_published_arithmetic(generator, name):
     x = torch.randn(3, layer.weight.shape[1], layer.resolution // layer.up, layer.resolution // layer.up)
     w = torch.randn(3, 16)
     torch.testing.assert_close(layer(x, w, "const"), published_layer(layer, x, w), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("up", [1, 2])
+def test_native_and_reference_paths_agree_with_gradients_of_first_and_second_order(batch, up):
+    torch.manual_seed(4)
+    layer = SynthesisLayer(32, 48, 16, 32, up=up)
+    layer.noise_strength.data.fill_(0.2)
+    inputs = torch.randn(batch, 32, 32 // up, 32 // up), torch.randn(batch, 16)
+    results = []
+    for impl in ("auto", "ref"):
+        set_impl(layer, impl)
+        x, w = (t.clone().requires_grad_() for t in inputs)
+        y = layer(x, w, "const")
+        gradients = torch.autograd.grad((y**2).mean(), [w, *layer.parameters()], create_graph=True)
+        penalty = sum(g.square().mean() for g in gradients)
+        again = torch.autograd.grad(penalty, [x, w, *layer.parameters()])
+        results.append([y, *gradients, *again])
+    for got, expected in zip(*results, strict=True):
+        assert (got - expected).abs().max() <= 1e-4 * expected.abs().max().clamp_min(1e-6)
 
 
 def test_parameter_names_are_the_official_ones(generator):

@@ -2,7 +2,8 @@
 
 Skip generator, residual discriminator, class labels. An official state dict loads with ``strict=True``. Modulation is
 applied to the activations rather than to the weights (equation 1 and 3 of the paper, reordered): the same picture up to
-rounding, and no grouped convolution. Layers run on the native ops where there are any; `set_impl` chooses otherwise.
+rounding, and no grouped convolution; for a single sample to the weights where they are the smaller of the two. Layers
+run on the native ops where there are any; `set_impl` chooses otherwise.
 """
 
 from sis_rearrange.stylegan2.discriminator import Discriminator, DiscriminatorBlock, DiscriminatorEpilogue

