@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 
 from sis_rearrange.stylegan2 import Generator
-from sis_rearrange.tensors import assert_shape, seeded_normal
+from sis_rearrange.tensors import assert_shape, is_traced, seeded_normal
 
 CHUNK_BYTES = 128 * 2**20  # of a feature map that is computed at a time; a layer needs a few times that
 
@@ -44,7 +44,7 @@ class SplitGenerator(nn.Module):
         """Blocks from x and img, or from the start; without gradients a few samples at a time, in bounded memory."""
         assert_shape(ws, [None, self.generator.num_ws, self.generator.w_dim])
         count = max(1, CHUNK_BYTES // self._largest_map(resolutions))
-        if torch.is_grad_enabled() or torch.jit.is_tracing() or len(ws) <= count:
+        if torch.is_grad_enabled() or is_traced() or len(ws) <= count:
             return self._blocks(x, img, ws, resolutions)
         chunks = [slice(start, start + count) for start in range(0, len(ws), count)]
         maps, images = [], []

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from sis_rearrange.features import CHUNK_BYTES, Tap, sample_ws
 from sis_rearrange.stylegan2 import Generator
-from sis_rearrange.tensors import assert_shape
+from sis_rearrange.tensors import assert_shape, is_traced
 
 NORMALIZATIONS = ("instance-cosine", "instance")
 MIN_CELLS = 3  # a source has a cluster if so many cells of it are in it
@@ -87,7 +87,7 @@ class ProxyClusters(nn.Module):
     def labels(self, feature_map: torch.Tensor) -> torch.Tensor:
         """The proxy mask: labels ``[N, h, w]`` int64 in [0, K). Many samples are done a few at a time."""
         count = max(1, CHUNK_BYTES // (4 * feature_map.shape[1:].numel()))
-        if not torch.jit.is_tracing() and len(feature_map) > count:
+        if not is_traced() and len(feature_map) > count:
             return torch.cat([self.labels(part) for part in feature_map.split(count)])
         return self.logits(feature_map).argmax(dim=1)
 

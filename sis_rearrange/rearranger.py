@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from sis_rearrange.correspondence import rearrange
 from sis_rearrange.features import CHUNK_BYTES
-from sis_rearrange.tensors import assert_shape, cell_grid
+from sis_rearrange.tensors import assert_shape, cell_grid, is_traced
 
 SKIP_CHANNELS = 3
 POSITION_CHANNELS = 14
@@ -148,7 +148,7 @@ class Rearranger(nn.Module):
         """
         r = self.resolution
         count = max(1, CHUNK_BYTES // (4 * (self.channels + SKIP_CHANNELS + self.K) * r * r))
-        if not (torch.is_grad_enabled() or torch.jit.is_tracing()) and len(feature_map) > count:
+        if not (torch.is_grad_enabled() or is_traced()) and len(feature_map) > count:
             inputs = (feature_map, skip, source_mask, target_mask, source_code, target_code, carried)
             starts = range(0, len(feature_map), count)
             parts = [self(*(None if t is None else t[at : at + count] for t in inputs)) for at in starts]

@@ -60,3 +60,8 @@ def cell_grid(height: int, width: int) -> torch.Tensor:
     y = (torch.arange(height) + 0.5) / height * 2 - 1
     x = (torch.arange(width) + 0.5) / width * 2 - 1
     return torch.stack(torch.meshgrid(y, x, indexing="ij"))
+
+
+def is_traced() -> bool:
+    """Whether a graph is being made, which is to hold for any number of samples: nothing may depend on that then."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
