@@ -161,15 +161,22 @@ def _painting(painter: Synthesizer, drawing: Image.Image, condition: str) -> Cal
 
 
 def training(quick: bool) -> list[Row]:
-    """A step of generator and discriminator on the shipped 64 px networks: native ops against plain torch."""
+    """A step of generator and discriminator on the shipped 64 px networks, against both forms in plain torch."""
     active, why = ops.backend()
     if active != "native":
         raise NotMeasured(f"the ops run on the {active} path here: {why}")
     pack = load_pack(PACK)
-    steps = {impl: Step(pack.generator(), pack.discriminator(), impl, TRAINING_BATCH) for impl in ("ref", "native")}
+    baselines = {"official": OFFICIAL, "ref": "ref"}
+    networks = pack.generator(), pack.discriminator()
+    steps = {impl: Step(*networks, impl, TRAINING_BATCH) for impl in (*baselines, "native")}
     times = measure_steps(steps, fewer(TRAINING_ROUNDS, quick), R1_INTERVAL)
     work = f"training 64 px, batch {TRAINING_BATCH}, "
-    return [row_of(work + part, "ref", of["ref"], "native", of["native"]) for part, of in times.items() if " " in part]
+    whole = {part: of for part, of in times.items() if " " in part}
+    return [
+        row_of(work + part, title, of[impl], "native", of["native"])
+        for part, of in whole.items()
+        for impl, title in baselines.items()
+    ]
 
 
 WORKS = {
