@@ -1,6 +1,6 @@
 """A StyleGAN2 of full size, from the official pickle to a picture, on the CPU: each step in a process of its own.
 
-Takes about half an hour on two cores, so it runs only when asked for:
+Takes about ten minutes on two idle cores, so it runs only when asked for:
 
     SIS_FULL_SIZE=1 python -m pytest -s tests/test_full_size.py
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIMIT_GB = 12.0
 TAP = int(os.environ.get("SIS_FULL_SIZE_TAP", "64"))
 
-pytestmark = pytest.mark.skipif("SIS_FULL_SIZE" not in os.environ, reason="half an hour; set SIS_FULL_SIZE=1")
+pytestmark = pytest.mark.skipif("SIS_FULL_SIZE" not in os.environ, reason="ten minutes; set SIS_FULL_SIZE=1")
 
 WRITE = """
 import sys, torch
