@@ -54,6 +54,7 @@ Examples:
 @click.option("--guide", default=TERMS.guide, help="Weight: attention mass on the guide class.")
 @click.option("--style", default=TERMS.style, help="Weight: per-class statistics.")
 @click.option("--colour", default=TERMS.colour, help="Weight: per-class mean colour of images.")
+@click.option("--parts", default=TERMS.parts, help="Weight: the pack's segmenter finds the donor's parts.")
 @click.option("--adversarial", default=TERMS.adversarial, help="Weight: the generator's discriminator.")
 def main(
     pack: str,

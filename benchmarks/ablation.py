@@ -24,8 +24,11 @@ BASE = RearrangerConfig(adversarial_after=0.2, bfloat16=True, save_every=10_000)
 VARIANTS = {
     "all terms": BASE,
     **{
-        f"without `{term}`": replace(BASE, weights=replace(BASE.weights, **{term: 0.0})) for term in vars(LossWeights())
+        f"without `{term}`": replace(BASE, weights=replace(BASE.weights, **{term: 0.0}))
+        for term, weight in vars(LossWeights()).items()
+        if weight > 0
     },
+    "with `parts`": replace(BASE, weights=replace(BASE.weights, parts=2.0)),
     "without refinement": replace(BASE, refine_width=0),
     "relaxed by one cell": replace(BASE, relax=1),
     "soft agreement (sharpness 1)": replace(BASE, sharpness=1.0),
@@ -65,11 +68,13 @@ def main(pack_name: str, kimg: float, runs: Path, out: Path | None) -> None:
     lines = ["| variant | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     for title, config in VARIANTS.items():
         run = runs / title.replace(" ", "-").replace("`", "")
-        net, _ = train_rearranger(plain.split, plain.proxy, pack.discriminator(), replace(config, kimg=kimg), run)
-        networks = replace(plain, rearranger=net)
-        scores = score_rearrangement(networks, SEEDS)
-        scores |= score_colours(networks, pack.judge(), pack.classes, SEEDS)[0]
-        scores["judge_frechet_samples"] = distance_to_samples(networks, pack)
+        net, _ = train_rearranger(
+            plain.split, plain.proxy, pack.discriminator(), pack.segmenter(), replace(config, kimg=kimg), run
+        )
+        moved = replace(plain, rearranger=net)
+        scores = score_rearrangement(moved, SEEDS)
+        scores |= score_colours(moved, pack.judge(), pack.classes, SEEDS)[0]
+        scores["judge_frechet_samples"] = distance_to_samples(moved, pack)
         lines.append(f"| {title} | " + " | ".join(f"{scores[name]:.4g}" for name in COLUMNS) + " |")
         click.echo(lines[-1])
         if out is not None:

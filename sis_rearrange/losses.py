@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from sis_rearrange.proxy import MIN_CELLS
 from sis_rearrange.tensors import one_hot
 
+RARE_PART = 0.005  # share of the pixels below which a part's weight grows no further
+
 
 def classes_present(mask: torch.Tensor) -> torch.Tensor:
     """Which classes occur: bool ``[N, K]``."""
@@ -100,6 +102,21 @@ def style_statistics(
     for a, b in (means, spreads):
         difference = difference + ((a - b).abs() * shared).mean(dim=2).sum() / shared.sum().clamp_min(1)
     return difference
+
+
+def part_weights(parts: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Weights ``[P]`` of the part classes for labels ``[N, H, W]``: one over the square root of their share."""
+    share = torch.bincount(parts.flatten(), minlength=num_classes).float() / parts.numel()
+    weights = (share + RARE_PART).rsqrt()
+    return weights / (weights * share).sum()
+
+
+def parts_shown(seen: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the parts that a segmenter sees, logits ``[N, P, H, W]``, with labels ``[N, H, W]``.
+
+    Weighted: the few pixels of an eye decide what people see.
+    """
+    return F.cross_entropy(seen, parts, part_weights(parts, seen.shape[1]))
 
 
 def adversarial(fake_logits: torch.Tensor) -> torch.Tensor:

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sis_rearrange import losses
 from sis_rearrange.features import SplitGenerator, sample_ws
-from sis_rearrange.training.cycle import Cycle, Looks, part_weights
+from sis_rearrange.training.cycle import Cycle, Looks
 
 
 @pytest.fixture
@@ -43,6 +44,6 @@ def test_following_the_gradient_brings_the_parts_nearer(scene):
 def test_rare_parts_weigh_more_within_a_limit():
     parts = torch.zeros(1, 10, 10, dtype=torch.int64)
     parts[0, 0, :4] = 1
-    weights = part_weights(parts, 3)
+    weights = losses.part_weights(parts, 3)
     assert weights[0] < weights[1] < weights[2] < 20
     assert (weights * torch.tensor([0.96, 0.04, 0.0])).sum().item() == pytest.approx(1)

@@ -26,6 +26,7 @@ TINY = RearrangerConfig(
     save_every=6,
     guide_classes=8,
     guide_samples=16,
+    weights=LossWeights(parts=1.0),
 )
 
 
@@ -38,7 +39,12 @@ def own_pack(tiny_pack_path, tmp_path):
 @pytest.fixture
 def parts(tiny_pack):
     proxy = tiny_pack.proxy()
-    return SplitGenerator(tiny_pack.generator(), proxy.resolution), proxy, tiny_pack.discriminator()
+    return (
+        SplitGenerator(tiny_pack.generator(), proxy.resolution),
+        proxy,
+        tiny_pack.discriminator(),
+        tiny_pack.segmenter(),
+    )
 
 
 def test_training_improves_agreement_and_logs_every_term(parts, tmp_path):
@@ -64,7 +70,7 @@ def test_resumed_training_equals_an_uninterrupted_one_to_the_bit(parts, tmp_path
 
 @pytest.mark.parametrize("term", list(vars(LossWeights())))
 def test_every_term_can_be_switched_off(parts, term):
-    config = replace(TINY, adversarial_after=0.0, weights=replace(LossWeights(), **{term: 0.0}))
+    config = replace(TINY, adversarial_after=0.0, weights=replace(TINY.weights, **{term: 0.0}))
     stats = RearrangerTraining(*parts, config).train_step()
     expected = set(vars(LossWeights())) - {term}
     assert {name for name in stats if name.startswith("loss/")} >= {f"loss/{name}" for name in expected}

@@ -11,17 +11,14 @@ from typing import NamedTuple
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from sis_rearrange.features import SplitGenerator
-from sis_rearrange.losses import adversarial
+from sis_rearrange.losses import adversarial, parts_shown
 from sis_rearrange.proxy import within_reach
 from sis_rearrange.rearranger import Rearranger
 from sis_rearrange.stylegan2 import Discriminator
 from sis_rearrange.tensors import one_hot
 from sis_rearrange.unet import UNet
-
-RARE = 0.005  # share of the pixels below which a part's weight grows no further
 
 
 class Looks(NamedTuple):
@@ -31,13 +28,6 @@ class Looks(NamedTuple):
     feature_map: torch.Tensor  # [N, C, r, r]
     skip: torch.Tensor  # [N, 3, r, r]
     labels: torch.Tensor  # [N, r, r] int64 proxy masks
-
-
-def part_weights(parts: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Weights ``[P]`` of the part classes for labels ``[N, H, W]``: one over the square root of their share."""
-    share = torch.bincount(parts.flatten(), minlength=num_classes).float() / parts.numel()
-    weights = (share + RARE).rsqrt()
-    return weights / (weights * share).sum()
 
 
 class Cycle(nn.Module):
@@ -74,7 +64,7 @@ class Cycle(nn.Module):
         moved = self.rearranger(looks.feature_map, looks.skip, one_hot(looks.labels, logits.shape[1]), mask)
         pictures = self.split.g2(moved.feature_map, moved.skip, looks.ws)
         seen = self.segmenter(pictures.clamp(-1, 1)).float()
-        shown = F.cross_entropy(seen, parts, part_weights(parts, seen.shape[1]))
+        shown = parts_shown(seen, parts)
         if self.discriminator is None:
             return shown, None
         return shown, adversarial(self.discriminator(pictures).float())

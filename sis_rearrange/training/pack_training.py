@@ -84,7 +84,8 @@ def rearranger_training(
         if DISCRIMINATOR not in pack.info["files"]:
             raise InputError(f"pack {pack.name!r} has no discriminator; train with --adversarial 0")
         discriminator = copy.deepcopy(pack.discriminator()).to(device)
-    return RearrangerTraining(split, proxy, discriminator, config)
+    segmenter = copy.deepcopy(pack.segmenter()).to(device) if config.weights.parts > 0 else None
+    return RearrangerTraining(split, proxy, discriminator, segmenter, config)
 
 
 def train_pack_rearranger(

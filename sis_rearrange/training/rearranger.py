@@ -29,6 +29,7 @@ from sis_rearrange.training.checks import check_not_negative, check_positive
 from sis_rearrange.training.guide import Guide
 from sis_rearrange.training.run import Training, run_training
 from sis_rearrange.training.stopping import Diverged
+from sis_rearrange.unet import UNet
 
 TRAIN_SEEDS = 10_000_000  # samples seen in training have seeds from here on; everything below is free for evaluation
 VALIDATION_SEEDS = range(500_000, 500_064)
@@ -46,6 +47,7 @@ class LossWeights:
     guide: float = 0.5  # both masks: the same for the guide class, see training.guide
     style: float = 4.0  # other mask: per-class means and spreads of features and skip image
     colour: float = 4.0  # other mask: per-class mean colour of the images
+    parts: float = 0.0  # other mask: the segmenter finds the donor's parts. The one term that needs annotated pictures
     adversarial: float = 1.0  # other mask: fool the generator's own discriminator, which sees the mask too
 
 
@@ -124,9 +126,12 @@ class RearrangerTraining(Training):
         split: SplitGenerator,
         proxy: ProxyClusters,
         discriminator: Discriminator | None,  # None: no adversarial term
+        segmenter: UNet | None,  # needed where config.weights.parts > 0
         config: RearrangerConfig,
     ) -> None:
-        self.split, self.proxy, self.config = split, proxy, config
+        if config.weights.parts > 0 and segmenter is None:
+            raise ValueError("the parts term needs a segmenter")
+        self.split, self.proxy, self.config, self.segmenter = split, proxy, config, segmenter
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.net = Rearranger(split.tap.channels, proxy.K, split.tap.resolution, config.width, config.refine_width)
@@ -226,6 +231,15 @@ class RearrangerTraining(Training):
         mass = (carried * self._finer(asked)).sum(dim=1)
         return losses.attention_mass(mass, losses.jointly_reachable(have, (target, asked)))
 
+    def _parts_term(self, donors: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """How far the segmenter is from seeing the donors' parts in the pictures rearranged after them."""
+        assert self.segmenter is not None
+        with torch.no_grad():
+            wanted = self.segmenter(donors.clamp(-1, 1)).argmax(dim=1)
+        with self._autocast():
+            seen = self.segmenter(images.clamp(-1, 1))
+        return losses.parts_shown(seen.float(), wanted)
+
     def _terms(
         self, batch: Batch, moved: Rearranged, images: torch.Tensor, target: torch.Tensor
     ) -> dict[str, torch.Tensor]:
@@ -257,6 +271,8 @@ class RearrangerTraining(Training):
             terms["style"] = losses.style_statistics(new, there, old, here)
         if weights.colour:
             terms["colour"] = losses.class_colours(images[other], there, batch.image, here)
+        if weights.parts:
+            terms["parts"] = self._parts_term(batch.image.roll(1, 0), images[other])
         if self.critic is not None and self.step * self.config.batch >= self.config.adversarial_after * 1000:
             with self._autocast():
                 logits = self.critic(images[other], target_mask[other])
@@ -362,6 +378,7 @@ def train_rearranger(
     split: SplitGenerator,
     proxy: ProxyClusters,
     discriminator: Discriminator | None,
+    segmenter: UNet | None,
     config: RearrangerConfig,
     run: Path,
 ) -> tuple[Rearranger, dict[str, float]]:
@@ -369,6 +386,6 @@ def train_rearranger(
 
     What the folder gets and what is raised: see `run_training`.
     """
-    training = RearrangerTraining(split, proxy, discriminator, config)
+    training = RearrangerTraining(split, proxy, discriminator, segmenter, config)
     scores = run_training(training, run)
     return training.ema, scores
