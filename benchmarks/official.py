@@ -55,7 +55,7 @@ def modulated_conv(
 
 
 class OfficialSynthesis(nn.Module):
-    """The synthesis network of ``generator``, on the same parameters; constant noise, no clamp."""
+    """The synthesis network of ``generator``, on the same parameters; constant noise."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -87,12 +87,18 @@ class OfficialSynthesis(nn.Module):
         x = x.add_(noise)
         x = x + layer.bias[None, :, None, None]
         x = F.leaky_relu(x, 0.2)
-        return x * math.sqrt(2)
+        return _clamped(x * math.sqrt(2), layer)
 
     @staticmethod
     def _to_rgb(layer: ToRGBLayer, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         rgb = modulated_conv(x, layer.weight, _styles(layer, w) * layer.weight_gain, demodulate=False)
-        return rgb + layer.bias[None, :, None, None]
+        return _clamped(rgb + layer.bias[None, :, None, None], layer)
+
+
+def _clamped(x: torch.Tensor, layer: SynthesisLayer | ToRGBLayer) -> torch.Tensor:
+    """``x``, cut off at the layer's ``conv_clamp`` where it has one."""
+    limit = layer.conv_clamp
+    return x if limit is None else torch.minimum(torch.maximum(x, x.new_tensor(-limit)), x.new_tensor(limit))
 
 
 def _styles(layer: SynthesisLayer | ToRGBLayer, w: torch.Tensor) -> torch.Tensor:

@@ -13,10 +13,11 @@ from sis_rearrange import ops
 Inputs = tuple[torch.Tensor, ...]
 ROUNDS = 20
 SHAPES = ((8, 64, 64), (1, 128, 256))  # batch, channels, side: training at 64 px, one picture at 256 px
+FILTERED = ((8, 32, 64), (8, 64, 32), (8, 128, 16), (8, 128, 8), (4, 16, 256))
 
 
 def op_calls(shapes: Sequence[tuple[int, int, int]] = SHAPES) -> dict[str, tuple[Inputs, Callable[..., torch.Tensor]]]:
-    """Name -> (inputs that take gradients, function of the inputs and ``impl``) of every op at every shape."""
+    """Name -> (inputs that take gradients, function of the inputs and ``impl``) of every op at every shape, NCHW."""
     draw = torch.Generator().manual_seed(2)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -48,19 +49,49 @@ def _epilogue(
 
 
 def op_rows(quick: bool) -> list[Row]:
-    """Each op, native against reference: forward, and forward with backward."""
+    """Each op, native against reference, and the filters of the networks: forward, and forward with backward."""
     active, why = ops.backend()
     if active != "native":
         raise NotMeasured(f"the ops run on the {active} path here: {why}")
     rows = []
     for name, (inputs, call) in op_calls().items():
         for backward in (False, True):
-            calls = {impl: op_call(call, inputs, impl, backward) for impl in ("ref", "native")}
-            results = {impl: run() for impl, run in calls.items()}
-            differences = {"native": max(map(largest_difference, results["native"], results["ref"]))}
-            work = f"{name}, forward{' and backward' if backward else ''}"
-            rows += compare(work, calls, fewer(ROUNDS, quick), differences=differences)
+            rows += _rows(name, inputs, call, backward, "native", quick)
+    for name, (inputs, call) in filter_calls().items():
+        for backward in (False, True):
+            rows += _rows(name, inputs, call, backward, "auto", quick)
     return rows
+
+
+def filter_calls(
+    shapes: Sequence[tuple[int, int, int]] = FILTERED,
+) -> dict[str, tuple[Inputs, Callable[..., torch.Tensor]]]:
+    """upfirdn2d as the networks call it, at their shapes and in their layout: what "auto" does there."""
+    draw, kernel = torch.Generator().manual_seed(3), ops.fir_kernel()
+    calls: dict[str, tuple[Inputs, Callable[..., torch.Tensor]]] = {}
+    for n, c, side in shapes:
+        for what, size, settings in (
+            ("filter", side + 1, {"padding": 1, "gain": 4.0}),  # after a transposed convolution
+            ("pad and filter", side, {"padding": 2}),  # before a convolution with stride 2
+            ("down", side, {"down": 2, "padding": 1}),  # in a residual connection
+        ):
+            x = torch.randn(n, c, size, size, generator=draw).contiguous(memory_format=torch.channels_last)
+            call = partial(ops.upfirdn2d, kernel=kernel, **settings)
+            calls[f"upfirdn2d {what} {n} x {c} x {size} x {size}, channels last"] = (x,), call
+        image = torch.randn(n, 3, side, side, generator=draw).contiguous(memory_format=torch.channels_last)
+        doubled = partial(ops.upfirdn2d, kernel=kernel, up=2, padding=(2, 1, 2, 1), gain=4.0)
+        calls[f"upfirdn2d up {n} x 3 x {side} x {side}, channels last"] = (image,), doubled
+    return calls
+
+
+def _rows(
+    name: str, inputs: Inputs, call: Callable[..., torch.Tensor], backward: bool, impl: str, quick: bool
+) -> list[Row]:
+    calls = {path: op_call(call, inputs, path, backward) for path in ("ref", impl)}
+    results = {path: run() for path, run in calls.items()}
+    differences = {impl: max(map(largest_difference, results[impl], results["ref"]))}
+    work = f"{name}, forward{' and backward' if backward else ''}"
+    return compare(work, calls, fewer(ROUNDS, quick), differences=differences)
 
 
 def op_call(call: Callable[..., torch.Tensor], inputs: Inputs, impl: str, backward: bool) -> Callable[[], Inputs]:

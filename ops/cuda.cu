@@ -1,4 +1,4 @@
-// The CUDA library: the C interface of cpu.cpp on a device and a stream, with the arithmetic of pixel.h.
+// The CUDA library: the C interface of the CPU library on a device and a stream, with the arithmetic of pixel.h.
 //
 // It knows nothing of torch. All pointers are device pointers; calls only enqueue work on `stream` and return at once.
 

@@ -1,6 +1,6 @@
 // The arithmetic of one output pixel, shared by the CPU loops and the CUDA kernels.
 //
-// cpu.cpp includes this file once per instruction set, each time inside another namespace, hence no include guard.
+// The CPU sources include this file once per instruction set, each time in another namespace, hence no include guard.
 // SIS_FN marks every function: `static inline` on the CPU, `__host__ __device__` under nvcc. Storage types are float,
 // double, Half and BFloat; arithmetic is done in Math<T>::type, which is double for double and float for the rest.
 

@@ -1,73 +1,20 @@
 // Layers of the synthesis network for inference: a C interface that knows nothing of torch, float32, channels last.
-//
-// The kernels exist once per instruction set, chosen at run time. Compiled with OpenMP but linked without its library,
-// as cpu.cpp.
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("O3")  // small loops over registers must be unrolled whole, whatever the build's level
 #endif
 
 #include <stdint.h>
-#include <string.h>
 
 #include "winograd.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define SIS_X86 1
+#ifdef __clang__
+#define SIS_BASELINE_ONLY
 #endif
-
-namespace baseline {
-#define SIS_VECTOR_BYTES 16
-#define SIS_TILE_ROWS 6
-#define SIS_TILE_PANELS 1
-#include "winograd_kernels.h"
-#undef SIS_VECTOR_BYTES
-#undef SIS_TILE_ROWS
-#undef SIS_TILE_PANELS
-}  // namespace baseline
-
-#ifdef SIS_X86
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-namespace avx2 {
-#define SIS_VECTOR_BYTES 32
-#define SIS_TILE_ROWS 6
-#define SIS_TILE_PANELS 1
-#include "winograd_kernels.h"
-#undef SIS_VECTOR_BYTES
-#undef SIS_TILE_ROWS
-#undef SIS_TILE_PANELS
-}  // namespace avx2
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,prefer-vector-width=512")
-namespace avx512 {
-#define SIS_VECTOR_BYTES 64
-#define SIS_TILE_ROWS 14
-#define SIS_TILE_PANELS 2
-#include "winograd_kernels.h"
-}  // namespace avx512
-#pragma GCC pop_options
-#endif
+#define SIS_KERNELS "winograd_kernels.h"
+#include "code_paths.h"
 
 namespace {
-
-const char* const NAMES[] = {"baseline", "avx2", "avx512"};
-
-int best_path() {
-#ifdef SIS_X86
-    __builtin_cpu_init();
-    const bool two = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (two && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
-        return 2;
-    return two ? 1 : 0;
-#else
-    return 0;
-#endif
-}
-
-int active = best_path();
 
 // The transforms of the weights, in double: rows of POINTS_3 for a kernel of 3, of POINTS_2 for one of 2.
 const double POINTS_3[6][3] = {{1. / 4, 0, 0},           {-1. / 6, -1. / 6, -1. / 6}, {-1. / 6, 1. / 6, -1. / 6},
@@ -80,24 +27,13 @@ int64_t blocks_of(int64_t tiles, int64_t most) { return (tiles + most - 1) / mos
 
 }  // namespace
 
-#ifdef SIS_X86
-#define SIS_CALL(call) (active == 2 ? avx512::call : active == 1 ? avx2::call : baseline::call)
-#else
-#define SIS_CALL(call) baseline::call
-#endif
-
 // Functions return 0, or 1 for sizes they do not take; they never throw and keep no pointer.
 #pragma GCC visibility push(default)
 extern "C" {
 
-const char* sis_winograd_path() { return NAMES[active]; }
+const char* sis_winograd_path() { return code_path::NAMES[code_path::active]; }
 
-// Take another code path, for tests; false if this CPU lacks it.
-int sis_winograd_choose_path(const char* name) {
-    for (int i = 0; i <= best_path(); ++i)
-        if (!strcmp(name, NAMES[i])) return active = i, 1;
-    return 0;
-}
+int sis_winograd_choose_path(const char* name) { return code_path::choose(name); }
 
 // weight [out, in, 3, 3] to panels [matrices][out / 16][in][16], times gain; 36 matrices, for up 41: five for the edges.
 int sis_winograd_pack(const float* weight, int64_t in, int64_t out, int32_t up, float gain, float* to) {

@@ -16,6 +16,7 @@ struct LayerArguments {
     int64_t block;              // tiles to work on at a time
     int32_t threads;
     float slope;                // of the leaky ReLU
+    float clamp;                // largest absolute value of y; infinite: no limit
 };
 
 struct RgbArguments {
@@ -26,4 +27,5 @@ struct RgbArguments {
     float* y;              // [n, 3, height, width]
     int64_t n, height, width, in;
     int32_t threads;
+    float clamp;           // largest absolute value of what is added to the skip image; infinite: no limit
 };

@@ -1,4 +1,4 @@
-// 3x3 convolutions with fewer multiplications, for one instruction set; winograd.cpp includes this file in a namespace.
+// 3x3 convolutions with fewer multiplications, for one instruction set; see code_paths.h.
 //
 // Tensors are float32, channels last: [n, height, width, channels], channels in multiples of 16. A convolution is cut
 // into tiles of 4x4 cells. Along each axis a tile is transformed to a few points, at every point the channels are mixed
@@ -12,6 +12,8 @@
 
 constexpr int LANES = SIS_VECTOR_BYTES / 4;
 constexpr int PER_PANEL = 16 / LANES;  // vectors in a panel of 16 columns
+// rows and panels of a product that are added up in registers: AVX-512 has 32 of them, the others 16
+constexpr int TILE_ROWS = SIS_VECTOR_BYTES == 64 ? 14 : 6, TILE_PANELS = SIS_VECTOR_BYTES == 64 ? 2 : 1;
 
 typedef float Vec __attribute__((vector_size(SIS_VECTOR_BYTES), aligned(4), may_alias));
 
@@ -48,17 +50,17 @@ inline void product_rest(int rows, const float* a, int64_t depth, const float* b
 
 template <int COLS> void product_strip(int64_t rows, const float* a, int64_t depth, const float* b, float* c, int64_t step) {
     int64_t i = 0;
-    for (; i + SIS_TILE_ROWS <= rows; i += SIS_TILE_ROWS)
-        product_tile<SIS_TILE_ROWS, COLS>(a + i * depth, depth, b, c + i * step, step);
-    product_rest<COLS, SIS_TILE_ROWS - 1>(int(rows - i), a + i * depth, depth, b, c + i * step, step);
+    for (; i + TILE_ROWS <= rows; i += TILE_ROWS)
+        product_tile<TILE_ROWS, COLS>(a + i * depth, depth, b, c + i * step, step);
+    product_rest<COLS, TILE_ROWS - 1>(int(rows - i), a + i * depth, depth, b, c + i * step, step);
 }
 
 // c[rows][columns] = a[rows][depth] * b
 void product(int64_t rows, int64_t depth, int64_t columns, const float* a, const float* b, float* c) {
     int64_t panel = 0;
     const int64_t panels = columns / 16;
-    for (; panel + SIS_TILE_PANELS <= panels; panel += SIS_TILE_PANELS)
-        product_strip<SIS_TILE_PANELS * PER_PANEL>(rows, a, depth, b + panel * depth * 16, c + panel * 16, columns);
+    for (; panel + TILE_PANELS <= panels; panel += TILE_PANELS)
+        product_strip<TILE_PANELS * PER_PANEL>(rows, a, depth, b + panel * depth * 16, c + panel * 16, columns);
     for (; panel < panels; ++panel)
         product_strip<PER_PANEL>(rows, a, depth, b + panel * depth * 16, c + panel * 16, columns);
 }
@@ -130,12 +132,14 @@ template <int SIZE> inline void read_cells(const LayerArguments& a, int64_t n, i
         }
 }
 
-// demodulation, noise, bias and leaky ReLU of one vector of channels
+// demodulation, noise, bias, leaky ReLU and clamp of one vector of channels
 inline Vec finish(const LayerArguments& a, Vec v, Vec scale, Vec bias, int64_t pixel) {
     v = v * scale + bias;
     if (a.noise) v += a.noise[pixel];
-    const Vec low = v * a.slope;
-    return v > 0.f ? v : low;
+    const Vec low = v * a.slope, limit = Vec{} + a.clamp;
+    v = v > 0.f ? v : low;
+    v = v > limit ? limit : v;
+    return v < -limit ? -limit : v;
 }
 
 void conv_tiles(const LayerArguments& a, int64_t first, int64_t count, float* room) {
@@ -295,6 +299,7 @@ void rgb_row(const RgbArguments& a, int64_t n, int64_t y) {
         for (int k = 0; k < 3; ++k) {
             float total = a.bias[k];
             for (int i = 0; i < LANES; ++i) total += sum[k][i];
+            total = total > a.clamp ? a.clamp : total < -a.clamp ? -a.clamp : total;
             a.y[((n * 3 + k) * a.height + y) * a.width + x] = total;
         }
     }

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sis_rearrange import __version__
-from sis_rearrange.conversion import kind_of, to_rosinality
+from sis_rearrange.conversion import expressible, kind_of, to_rosinality
 from sis_rearrange.errors import InputError
 from sis_rearrange.images import write_bytes
 from sis_rearrange.loading import Loaded, build, convert, pick
@@ -51,8 +51,8 @@ def convert_file(
 
     A name that ends in ``.safetensors`` holds one network: ``network``, or the averaged generator. Any other is written
     as a torch file of plain tensors with every network of the source, or with ``network`` alone; ours is always
-    safetensors. ``licence`` and where the weights are from go into the file. Nothing is written where a picture of
-    the new file differs from one of the old by more than ``LARGEST_DIFFERENCE``.
+    safetensors. ``licence``, where the weights are from and the networks' constructor arguments go into the file.
+    Nothing is written where a picture of the new file differs from one of the old by more than ``LARGEST_DIFFERENCE``.
 
     Returns what was written and the names of the networks that were not. Raises InputError, in one line, for files
     that cannot be converted and for a missing licence.
@@ -76,8 +76,14 @@ def convert_file(
         # one average w for all of rosinality's generators: where it is another's, it cannot be compared
         psi = 1.0 if new_name == "g" and "g_ema" in after else CHECK_PSI
         difference = _difference(loaded, again, source, psi)
+        lost = loaded.config["args"]["conv_clamp"] if again.config["args"]["conv_clamp"] is None else None
         if not difference <= LARGEST_DIFFERENCE:
-            raise InputError(f"{source}: the picture changes by {difference:.1e} in the conversion; nothing written")
+            why = "" if lost is None else f" without its limit of {lost:g} on activations, which has no place there"
+            raise InputError(
+                f"{source}: the picture changes by {difference:.1e} in the conversion{why}; nothing written"
+            )
+        if lost is not None:
+            lines = [*lines, f"without its limit of {lost:g} on activations the check comes out the same"]
         results.append(Converted(name, new_name, loaded.config["kind"], lines, difference))
     write_bytes(target, data)
     return results, [name for name in records if name not in found]
@@ -116,11 +122,13 @@ def _encoded(
     """The file's bytes, and for every network its name there with what became of it."""
     payload: dict[str, Any] = {}
     made: dict[str, tuple[str, list[str]]] = {}
+    arguments: dict[str, Any] = {}
     for name, loaded in found.items():
         config, state, lines = loaded.config, loaded.state, loaded.report.lines()
         extras: dict[str, torch.Tensor] = {}
         if layout == "rosinality":
             state, extras, report = to_rosinality(config, state)
+            config = {**config, "args": expressible(config["args"])}
             lines = lines + report.lines()
         if single:
             return encode_weights({**state, **extras}, {**config, **about}, half=False), {name: ("", lines)}
@@ -134,17 +142,19 @@ def _encoded(
         if new_name == "g":
             lines = [*lines, "its latent_avg is that of g_ema where both are in one file"]
         payload |= {new_name: dict(state), **extras}
+        arguments[new_name] = config["args"]
         made[name] = (new_name, lines)
     stream = io.BytesIO()
-    torch.save({**payload, "config": dict(about)}, stream)
+    torch.save({**payload, "config": {**about, "networks": arguments}}, stream)
     return stream.getvalue(), made
 
 
 def _difference(before: Loaded, after: Loaded, source: str | Path, psi: float) -> float:
-    """Largest difference between what two networks make of the same seed."""
-    if before.config["args"] != after.config["args"]:
+    """Largest difference between what two networks make of the same seed; settings without a place may be lost."""
+    args, changed = before.config["args"], after.config["args"]
+    if changed not in (args, expressible(args)):
         return float("inf")
-    args, outputs = before.config["args"], []
+    outputs = []
     c = torch.eye(args["c_dim"])[:1] if args["c_dim"] else None
     for loaded in (before, after):
         network = build(loaded, source)

@@ -90,7 +90,7 @@ class _Layer:
     """One convolution; ``x [N, h, w, in]``."""
 
     def __init__(self, layer: SynthesisLayer) -> None:
-        self.up = layer.up == 2
+        self.up, self.clamp = layer.up == 2, layer.conv_clamp
         weight = layer.weight.detach()
         self.affine = _Affine(layer.affine)
         self.packed = winograd.pack(weight, self.up)
@@ -104,7 +104,9 @@ class _Layer:
         norms = torch.nn.functional.linear(styles.square(), self.squares)
         demodulation = (norms + EPSILON / GAIN**2).rsqrt()
         name = "upsampled" if self.up else "convolved"  # two places in turn: each layer reads the other's
-        return winograd.layer(x, self.packed, styles, demodulation, self.noise, self.bias, SLOPE, self.up, room, name)
+        return winograd.layer(
+            x, self.packed, styles, demodulation, self.noise, self.bias, SLOPE, self.up, room, name, self.clamp
+        )
 
 
 class _ToRGB:
@@ -114,9 +116,10 @@ class _ToRGB:
         self.affine = _Affine(layer.affine, layer.weight_gain)
         self.weight = layer.weight.detach()[None, :, :, 0, 0].clone()
         self.bias = layer.bias.detach().clone()
+        self.clamp = layer.conv_clamp
 
     def run(self, x: torch.Tensor, img: torch.Tensor | None, w: torch.Tensor) -> torch.Tensor:
-        return winograd.to_rgb(x, self.affine(w)[:, None] * self.weight, self.bias, img)
+        return winograd.to_rgb(x, self.affine(w)[:, None] * self.weight, self.bias, img, self.clamp)
 
 
 class _Block:

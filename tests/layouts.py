@@ -254,15 +254,19 @@ def tensorflow_w(state: Tensors, z: torch.Tensor, labels: torch.Tensor | None = 
 
 
 def tensorflow_picture(
-    state: Tensors, z: torch.Tensor, truncation: float, labels: torch.Tensor | None = None
+    state: Tensors, z: torch.Tensor, truncation: float, labels: torch.Tensor | None = None, clamp: float = math.inf
 ) -> torch.Tensor:
-    """Images of ``z`` with the stored noise, each sample by itself."""
+    """Images of ``z`` with the stored noise, each sample by itself; convolutions are cut off at ``clamp``."""
     mean = state["dlatent_avg"]
     ws = mean + (tensorflow_w(state, z, labels) - mean) * truncation
-    return torch.cat([_tensorflow_sample(state, w[None]) for w in ws])
+    return torch.cat([_tensorflow_sample(state, w[None], clamp) for w in ws])
 
 
-def _tensorflow_sample(state: Tensors, w: torch.Tensor) -> torch.Tensor:
+def _cut(x: torch.Tensor, clamp: float) -> torch.Tensor:
+    return torch.where(x.abs() > clamp, x.sign() * clamp, x)
+
+
+def _tensorflow_sample(state: Tensors, w: torch.Tensor, clamp: float) -> torch.Tensor:
     def modulated(name: str, x: torch.Tensor, demodulate: bool, up: bool = False) -> torch.Tensor:
         weight, mod = state[f"{name}/weight"], state[f"{name}/mod_weight"]
         style = w @ mod / math.sqrt(mod.shape[0]) + state[f"{name}/mod_bias"] + 1
@@ -276,10 +280,10 @@ def _tensorflow_sample(state: Tensors, w: torch.Tensor) -> torch.Tensor:
     def layer(name: str, x: torch.Tensor, index: int, up: bool = False) -> torch.Tensor:
         x = modulated(name, x, True, up)
         x = x + state[f"G_synthesis/noise{index}"] * state[f"{name}/noise_strength"]
-        return _lrelu(x + state[f"{name}/bias"].reshape(1, -1, 1, 1))
+        return _cut(_lrelu(x + state[f"{name}/bias"].reshape(1, -1, 1, 1)), clamp)
 
     def to_rgb(name: str, x: torch.Tensor) -> torch.Tensor:
-        return modulated(name, x, False) + state[f"{name}/bias"].reshape(1, -1, 1, 1)
+        return _cut(modulated(name, x, False) + state[f"{name}/bias"].reshape(1, -1, 1, 1), clamp)
 
     x = layer("G_synthesis/4x4/Conv", state["G_synthesis/4x4/Const/const"], 0)
     image = to_rgb("G_synthesis/4x4/ToRGB", x)
@@ -320,15 +324,17 @@ def tensorflow_discriminator(seed: int, channels: list[int], labels: int = 0, la
     return state
 
 
-def tensorflow_scores(state: Tensors, images: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-    """Logits ``[N, 1]``."""
+def tensorflow_scores(
+    state: Tensors, images: torch.Tensor, labels: torch.Tensor | None = None, clamp: float = math.inf
+) -> torch.Tensor:
+    """Logits ``[N, 1]``; what a convolution with an activation gives is cut off at ``clamp``."""
 
     def conv(name: str, x: torch.Tensor, padding: int = 0, stride: int = 1) -> torch.Tensor:
         weight = state[f"{name}/weight"]
         return _conv_hwio(x, weight / math.sqrt(weight[..., 0].numel()), stride, padding)
 
     def bias(name: str, x: torch.Tensor) -> torch.Tensor:
-        return _lrelu(x + state[f"{name}/bias"].reshape(1, -1, 1, 1))
+        return _cut(_lrelu(x + state[f"{name}/bias"].reshape(1, -1, 1, 1)), clamp)
 
     def dense(name: str, x: torch.Tensor, lr: float = 1.0) -> torch.Tensor:
         weight = state[f"{name}/weight"]

@@ -16,8 +16,10 @@ import io
 import pickle
 import pickletools
 import re
+import struct
 import sys
 import types
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -116,16 +118,20 @@ def persistent(
     version: int = 6,
     source: str = SOURCE,
     attributes: Mapping[str, Any] | None = None,
+    clamps: Mapping[str, Any] | None = None,
 ) -> Persistent:
     """A tree of modules with these parameters and buffers, ready to be pickled inside ``pretended_modules``.
 
-    ``attributes`` become attributes of the root, beside the constructor arguments ``args`` and ``kwargs``.
+    ``attributes`` become attributes of the root, beside the constructor arguments ``args`` and ``kwargs``. ``clamps``:
+    ``conv_clamp`` of the layers by name, ``""`` for all others that the official programs give one.
     """
 
-    def module(name: str) -> Persistent:
+    def module(name: str, path: str = "") -> Persistent:
         made = Persistent()
         made.class_name, made.version, made.source = name, version, source
         made.__dict__.update(activation="lrelu", act_gain=np.sqrt(2))  # official layers keep numpy numbers
+        if clamps and name in ("SynthesisLayer", "ToRGBLayer", "Conv2dLayer"):
+            made.__dict__["conv_clamp"] = None if path.endswith("skip") else clamps.get(path, clamps[""])
         return made
 
     root = module(class_name)
@@ -134,7 +140,8 @@ def persistent(
         place: nn.Module = root
         for depth, part in enumerate(path, start=1):
             if part not in place._modules:
-                place.add_module(part, module(_class_name(".".join(path[:depth]), class_name == "Discriminator")))
+                inner = ".".join(path[:depth])
+                place.add_module(part, module(_class_name(inner, class_name == "Discriminator"), inner))
             place = place._modules[part]  # type: ignore[assignment]
         if last in _BUFFERS or not tensor.is_floating_point():
             place.register_buffer(last, tensor.clone())
@@ -275,6 +282,17 @@ def rosinality_bytes(
     stream = io.BytesIO()
     torch.save(payload, stream, _use_new_zipfile_serialization=not legacy)
     return stream.getvalue()
+
+
+def without_checksums(data: bytes) -> bytes:
+    """A zip file as torch writes it where it is told to leave checksums out: zeros in their places."""
+    changed = bytearray(data)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        at = archive.start_dir
+        for _ in archive.infolist():
+            changed[at + 16 : at + 20] = bytes(4)
+            at += 46 + sum(struct.unpack_from("<3H", data, at + 28))
+    return bytes(changed)
 
 
 def write_rosinality(

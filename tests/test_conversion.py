@@ -202,11 +202,13 @@ def test_an_average_that_is_missing_is_computed():
 
 def test_settings_that_get_lost_are_reported():
     config = {"synthesis_kwargs": {"conv_clamp": 256, "num_fp16_res": 4}}
-    _, _, report = to_official(record("pytorch", official().state_dict(), config))
-    assert set(report.dropped) == {"conv_clamp", "num_fp16_res"} and "limit of 256" in " ".join(report.lines())
+    made, _, report = to_official(record("pytorch", official().state_dict(), config))
+    assert set(report.dropped) == {"num_fp16_res"} and made["args"]["conv_clamp"] == 256
     judge = layouts.tensorflow_discriminator(0, CHANNELS)
-    _, _, report = to_official(record("tensorflow", judge, {"mbstd_group_size": 8}))
-    assert "groups of 8" in report.dropped["mbstd_group_size"]
+    made, state, _ = to_official(record("tensorflow", judge, {"mbstd_group_size": 8}))
+    assert made["args"]["mbstd_group_size"] == 8
+    _, _, report = to_rosinality(made, state)
+    assert "here they are 8" in report.dropped["mbstd_group_size"]
 
 
 def test_filters_of_the_file_are_used():
@@ -259,6 +261,8 @@ def test_variants_that_would_paint_something_else_are_refused():
     for taps in ([1, 2, 1], [1, -1, 1, -1], "1331", ["a"] * 4):
         assert "four taps" in refused("tensorflow", theirs, {"resample_kernel": taps})
     assert "damaged" in refused("pytorch", ours, {"mapping_kwargs": {"lr_multiplier": [0.01]}})
+    judge = Discriminator(0, 32, channel_base=256, channel_max=24).state_dict()
+    assert "mbstd_group_size is 0" in refused("pytorch", judge, {"epilogue_kwargs": {"mbstd_group_size": 0}})
     assert len(refused("pytorch", ours, {"synthesis_kwargs": {"activation": "x\n" * 10_000}})) < 200
     assert "twice" in refused("tensorflow", {**theirs, "Gs/dlatent_avg": theirs["dlatent_avg"]})
     judge = layouts.tensorflow_discriminator(0, CHANNELS)

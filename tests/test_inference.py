@@ -19,11 +19,18 @@ def need_library() -> None:
         pytest.skip(winograd.backend().why)
 
 
-def make(resolution: int = 32, channel_base: int = 512, c_dim: int = 0, noise: float = 0.3) -> Generator:
+def make(
+    resolution: int = 32,
+    channel_base: int = 512,
+    c_dim: int = 0,
+    noise: float = 0.3,
+    conv_clamp: float | None = None,
+) -> Generator:
     """Random weights, 16 or 32 channels; no bias, no noise strength and no w_avg is zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        generator = Generator(16, c_dim, 16, resolution, channel_base=channel_base, channel_max=32, num_layers=2)
+        sizes = dict(channel_base=channel_base, channel_max=32, num_layers=2)
+        generator = Generator(16, c_dim, 16, resolution, conv_clamp=conv_clamp, **sizes)
         for name, x in generator.named_parameters():
             if name.endswith("noise_strength"):
                 x.data.fill_(noise)

@@ -134,9 +134,11 @@ def test_the_key_follows_sources_compiler_and_command(tmp_path):
 
 def test_both_libraries_include_the_same_arithmetic():
     folder = build.source_folder()
-    for name in ("cpu_kernels.h", "cuda.cu"):
-        text = (folder / name).read_text()
-        assert '#include "pixel.h"' in text
+    kernels = ("epilogue_kernels.h", "filter_kernels.h")
+    for name, parts in (("the CPU library", kernels), ("the CUDA library", ("cuda.cu",))):
+        texts = [(folder / part).read_text() for part in parts]
+        assert all('#include "pixel.h"' in text for text in texts)
+        text = "".join(texts)
         for function in (
             "taps_at(",
             "filter_pixel(",

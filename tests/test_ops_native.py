@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from sis_rearrange import ops
 from sis_rearrange.ops import bias_act, fir_kernel, modulated_epilogue, native, upfirdn2d
 from sis_rearrange.ops.activations import ACTIVATIONS
 
+UPFIRDN2D = importlib.import_module("sis_rearrange.ops.upfirdn2d")  # the package has the function of that name
 pytestmark = pytest.mark.skipif(native.find().library is None, reason=native.find().why)
 
 DTYPES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -134,6 +136,43 @@ def test_upfirdn2d_equals_the_reference(up, down, padding, layout):
     for channels, flip in ((3, False), (35, True)):
         x = draw(2, channels, 9, 8, layout=layout)
         both(lambda x, impl, f=flip: upfirdn2d(x, kernel, up, down, padding, f, 1.3, impl=impl), [x])
+
+
+@pytest.mark.parametrize("up", [1, 2, (3, 1)])
+@pytest.mark.parametrize("down", [1, 2, (1, 3)])
+@pytest.mark.parametrize("padding", [(2, 1, 1, 3), (-3, 1, 0, -2)])
+@layouts
+def test_a_column_times_a_row_equals_the_reference(up, down, padding, layout):
+    """Lines and channels that fill some registers and a part of another; filters that are not their mirror image."""
+    kernel = torch.outer(draw(4, seed=1), draw(3, seed=2))
+    for channels, width in ((3, 70), (16, 9), (24, 33), (50, 18)):
+        x = draw(2, channels, 10, width, layout=layout)
+        both(lambda x, impl: upfirdn2d(x, kernel, up, down, padding, gain=1.3, impl=impl), [x])
+
+
+def test_a_filter_with_zeros_and_one_of_zeros():
+    x = draw(1, 18, 9, 40)
+    for kernel in (torch.eye(4), torch.zeros(3, 3), torch.tensor([[0.0, 0, 0], [0, 2, 1], [0, 0, 0]])):
+        for layout in LAYOUTS.values():
+            both(lambda x, impl, k=kernel: upfirdn2d(x, k, padding=2, impl=impl), [x.contiguous(memory_format=layout)])
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "settings", "path"),
+    [
+        ((8, 64, 65, 65), "nchw", {"padding": 1}, "native"),
+        ((8, 128, 16, 16), "nchw", {"down": 2, "padding": 1}, "ref"),
+        ((8, 128, 9, 9), "nchw", {"padding": 1}, "ref"),
+        ((8, 128, 9, 9), "nhwc", {"padding": 1}, "native"),
+        ((4, 3, 64, 64), "nhwc", {"padding": 1}, "ref"),
+        ((4, 3, 64, 64), "nhwc", {"up": 2, "padding": (2, 1)}, "native"),
+    ],
+)
+def test_auto_takes_the_faster_path(monkeypatch, shape, layout, settings, path):
+    taken = []
+    monkeypatch.setattr(UPFIRDN2D, "use_native", lambda impl, x: taken.append(impl) or native.use_native(impl, x))
+    upfirdn2d(draw(*shape, layout=layout), fir_kernel(), **settings)
+    assert taken == (["auto"] if path == "native" else [])
 
 
 @dtypes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import pickle
 import struct
@@ -11,7 +12,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from official_pickles import dumps, persistent
+from official_pickles import dumps, persistent, without_checksums
 from refusals import MAGIC, refuses, text
 
 from sis_rearrange.weights import decode_networks
@@ -190,6 +191,50 @@ def torch_zip(**changes: bytes) -> bytes:
 
 def test_zip_rewritten_is_still_read() -> None:
     assert decode_networks(torch_zip(), "net.pkl")[""].state["w"].tolist() == [0, 1, 2, 3]
+
+
+def flipped(data: bytes, within: bytes, value: int = 1) -> bytes:
+    """One bit changed in the middle of what is found in the data."""
+    changed = bytearray(data)
+    changed[data.index(within) + len(within) // 2] ^= value
+    return bytes(changed)
+
+
+NUMBERS = np.arange(100, 164, dtype=np.float32).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["plain", "official, zip storages"])
+def test_a_changed_byte_is_noticed(kind: str) -> None:
+    state = {"b4.weight": torch.arange(100.0, 164.0)}
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    data = stream.getvalue() if kind == "plain" else dumps({"G": persistent("Generator", state)}, 4, "zip")
+    assert len(decode_networks(data, "net.pt")) == 1
+    refuses(flipped(data, NUMBERS), "damaged or truncated torch file", "the checksum of its part data/0 is another")
+    refuses(flipped(data, b"FloatStorage"), "the checksum of its part data.pkl is another")
+
+
+def test_files_whose_writer_left_checksums_out_are_read() -> None:
+    data = without_checksums(torch_zip())
+    assert decode_networks(data, "net.pt")[""].state["w"].tolist() == [0, 1, 2, 3]
+    changed = decode_networks(flipped(data, struct.pack("<4f", 0, 1, 2, 3)), "net.pt")
+    assert changed[""].state["w"].tolist() != [0, 1, 2, 3]
+
+
+def test_very_many_names_of_the_same_bytes_are_not_checked_again_and_again() -> None:
+    stream = io.BytesIO()
+    torch.save({str(n): torch.zeros(1 << 18) for n in range(100)}, stream)
+    with zipfile.ZipFile(stream) as archive:
+        program = archive.read("archive/data.pkl")
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("archive/data.pkl", program)
+        archive.writestr("archive/data/0", bytes(1 << 20))
+        for n in range(1, 100):
+            other = copy.copy(archive.filelist[1])
+            other.filename = f"archive/data/{n}"
+            archive.filelist.append(other)
+    refuses(stream.getvalue(), "claim more", megabytes=8)
 
 
 def test_compressed_members_are_never_inflated() -> None:

@@ -24,6 +24,7 @@ from official_pickles import (
     persistent,
     rosinality_bytes,
     tf_network,
+    without_checksums,
 )
 
 from sis_rearrange.errors import InputError
@@ -72,6 +73,8 @@ def samples() -> dict[str, bytes]:
     }
     for name, legacy in (("rosinality", False), ("rosinality, legacy", True)):
         found[name] = rosinality_bytes({"g_ema": rosinality}, torch.ones(3), legacy)
+    # with checksums most changes end there
+    found["rosinality, no checksums"] = without_checksums(found["rosinality"])
     return found
 
 

@@ -16,8 +16,8 @@ from sis_rearrange.architecture import discriminator_args, generator_args
 from sis_rearrange.conversion import rosinality, tensorflow
 from sis_rearrange.conversion.labels import MEAN_SAMPLES, for_label, mean_w
 from sis_rearrange.conversion.report import Place, Report
-from sis_rearrange.conversion.rosinality import to_rosinality
-from sis_rearrange.conversion.settings import apply_settings, fir_taps, official_settings
+from sis_rearrange.conversion.rosinality import expressible, to_rosinality
+from sis_rearrange.conversion.settings import apply_settings, fir_taps, kept_settings, official_settings
 from sis_rearrange.errors import InputError
 from sis_rearrange.ops import fir_kernel
 from sis_rearrange.stylegan2 import Discriminator, Generator
@@ -26,7 +26,7 @@ from sis_rearrange.tensors import seeded_normal
 if TYPE_CHECKING:
     from sis_rearrange.weights import NetworkRecord
 
-__all__ = ["KINDS", "Report", "for_label", "kind_of", "to_official", "to_rosinality"]
+__all__ = ["KINDS", "Report", "expressible", "for_label", "kind_of", "to_official", "to_rosinality"]
 
 State = dict[str, torch.Tensor]
 KINDS: dict[str, type[torch.nn.Module]] = {"generator": Generator, "discriminator": Discriminator}
@@ -80,6 +80,7 @@ def to_official(record: NetworkRecord) -> tuple[dict[str, Any], State, Report]:
         report.place("latent_avg", "mapping.w_avg")
     _check_architecture(kind, state)
     args = generator_args(state) if kind == "generator" else discriminator_args(state)
+    args |= kept_settings(kind, given)
     apply_settings(kind, given, state, report)
     _complete(kind, args, state, given, report)
     return {"kind": kind, "args": args}, {name: state[name].contiguous() for name in sorted(state)}, report
@@ -88,7 +89,7 @@ def to_official(record: NetworkRecord) -> tuple[dict[str, Any], State, Report]:
 def _settings(record: NetworkRecord, layout: str) -> dict[str, Any]:
     """The file's settings under official names."""
     if layout == "pytorch":
-        return official_settings(record.config)
+        return official_settings(record.config, record.name)
     if layout != "tensorflow":
         return {}  # rosinality's checkpoints hold those of a training
     given: dict[str, Any] = {}

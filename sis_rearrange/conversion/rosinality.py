@@ -137,8 +137,23 @@ def to_rosinality(
         report.place("mapping.w_avg", "latent_avg")
     for name in sorted(set(state) - sources - {"mapping.w_avg"}):
         report.dropped[name] = "a constant filter that its code makes itself"
+    for name, value in expressible(args).items():
+        if value != args[name]:
+            report.dropped[name] = _LOST[name].format(args[name])
     report.notes.append(_how_to_load(kind, args, state))
     return {name: tensor.contiguous().clone() for name, tensor in made.items()}, extras, report
+
+
+_LOST = {
+    "conv_clamp": "its code has no limit on activations, which is {:g} here",
+    "mbstd_group_size": "its code compares four samples with each other, here they are {}; scores of batches differ",
+}
+
+
+def expressible(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor arguments with those changed that rosinality's code has no place for."""
+    fixed = {"conv_clamp": None, "mbstd_group_size": 4}
+    return {name: fixed.get(name, value) for name, value in args.items()}
 
 
 def _check_expressible(kind: str, args: Mapping[str, Any]) -> None:

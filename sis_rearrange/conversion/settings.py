@@ -1,4 +1,4 @@
-"""Settings of a network that its tensors do not show: which change the picture, which cannot be kept."""
+"""Settings of a network that its tensors do not show: what they change in the picture, which cannot be kept."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from sis_rearrange.errors import InputError
 
 MAPPING_LR = 0.01  # learning rate multiplier of our mapping networks
 TF_LABEL_LR = 0.1  # ... of the TensorFlow discriminator's mapping of labels, where it says nothing
-GROUP_SIZE = 4  # of our discriminator's minibatch statistics
+GROUP_SIZE = 4  # of a discriminator's minibatch statistics, where nothing is said
 FIR_TAPS = (1, 3, 3, 1)
 _ARCHITECTURES = {"generator": "skip", "discriminator": "resnet"}
 
 
-def official_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def official_settings(config: Mapping[str, Any], name: str = "") -> dict[str, Any]:
     """Constructor arguments of an official network as one flat dictionary, those of the mapping as ``mapping.*``.
 
-    In our own files they lie under ``args``.
+    In our own files they lie under ``args``, or under ``networks`` and the network's ``name`` where there are several.
     """
     flat: dict[str, Any] = {}
-    for key, value in config.items():
+    networks = config.get("networks")
+    own = networks.get(name) if isinstance(networks, Mapping) else None
+    for key, value in (dict(config) | ({"args": own} if own else {})).items():
         if key in ("args", "synthesis_kwargs", "block_kwargs", "epilogue_kwargs") and isinstance(value, Mapping):
             flat |= value
         elif key == "mapping_kwargs" and isinstance(value, Mapping):
@@ -49,16 +51,33 @@ def apply_settings(kind: str, given: Mapping[str, Any], state: dict[str, torch.T
             raise InputError(f"its {kind} has {setting} {_shown(given[name])}, and only {wanted!r} is supported")
     theirs = TF_LABEL_LR if kind == "discriminator" and report.layout == "tensorflow" else MAPPING_LR
     _scale_mapping(given.get("mapping.lr_multiplier", theirs), state, report)
-    if given.get("conv_clamp"):
-        report.dropped["conv_clamp"] = (
-            f"the limit of {_shown(given['conv_clamp'])} on activations, meant for float16, is not kept"
-        )
     if given.get("num_fp16_res"):
         report.dropped["num_fp16_res"] = "float32 is used throughout"
-    if kind == "discriminator" and given.get("mbstd_group_size", GROUP_SIZE) != GROUP_SIZE:
-        report.dropped["mbstd_group_size"] = (
-            f"groups of {_shown(given['mbstd_group_size'])} become groups of {GROUP_SIZE}; scores of batches differ"
-        )
+
+
+def kept_settings(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of our constructors' arguments that no tensor shows; InputError for values that make no sense."""
+    kept: dict[str, Any] = {"conv_clamp": conv_clamp(given)}
+    if kind == "discriminator":
+        group = given.get("mbstd_group_size", GROUP_SIZE)
+        if type(group) is not int or not 0 < group < 1 << 20:
+            raise InputError(
+                f"its mbstd_group_size is {_shown(group)}, and must be a positive integer; the file is damaged"
+            )
+        kept["mbstd_group_size"] = group
+    return kept
+
+
+def conv_clamp(given: Mapping[str, Any]) -> float | None:
+    """The limit on what every convolution gives, which the official programs keep in any precision; None for none."""
+    limit = given.get("conv_clamp")
+    if limit is None:
+        return None
+    if isinstance(limit, list):
+        raise InputError(f"its layers have different limits on activations, {_shown(limit)}; only one for all is read")
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < 1e30:
+        raise InputError(f"its conv_clamp is {_shown(limit)}, and must be a positive number; the file is damaged")
+    return float(limit)
 
 
 def _shown(value: object) -> str:

@@ -15,12 +15,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HEADERS = ("arguments.h", "pixel.h")
-SOURCES = {
-    "cpu": ("cpu.cpp", "cpu_kernels.h"),
-    "winograd": ("winograd.cpp", "winograd.h", "winograd_kernels.h"),
+SOURCES = {  # of a library: what is compiled, all at once, and what that includes beside the headers above
+    "cpu": ("cpu_epilogue.cpp", "cpu_filter.cpp", "cpu.h", "code_paths.h", "epilogue_kernels.h", "filter_kernels.h"),
+    "winograd": ("winograd.cpp", "winograd.h", "code_paths.h", "winograd_kernels.h"),
     "gpu": ("cuda.cu",),
 }
 # All that `make test` compiles for; a toolkit that no longer (or not yet) knows one leaves it out.
@@ -111,14 +112,17 @@ def _compile_command(device: str, compiler: str, openmp: bool, architectures: Se
 
 
 def _compile(device: str, command: Sequence[str], folder: Path, out: Path) -> None:
-    """Source to shared library. The linker gets no OpenMP library: torch has loaded one already (see cpu.cpp)."""
-    source = folder / SOURCES[device][0]
+    """Sources to shared library. The linker gets no OpenMP library: torch has loaded one already (see code_paths.h)."""
+    sources = [folder / name for name in SOURCES[device] if not name.endswith(".h")]
     if device == "gpu":
-        _run([*command, "--shared", "--cudart", "shared", str(source), "-o", str(out)])
+        _run([*command, "--shared", "--cudart", "shared", *map(str, sources), "-o", str(out)])
         return
-    unit = out.with_suffix(".o")
-    _run([*command, "-c", str(source), "-o", str(unit)])
-    _run([command[0], "-shared", str(unit), "-o", str(out)])
+    objects = [str(out.with_name(f"{source.stem}.o")) for source in sources]
+    with ThreadPoolExecutor(len(sources)) as pool:  # a compiler each
+        calls = [pool.submit(_run, [*command, "-c", str(s), "-o", o]) for s, o in zip(sources, objects, strict=True)]
+        for call in calls:
+            call.result()
+    _run([command[0], "-shared", *objects, "-o", str(out)])
 
 
 def library_key(device: str, compiler: str, command: Sequence[str], folder: Path) -> str:

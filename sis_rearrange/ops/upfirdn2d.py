@@ -11,6 +11,11 @@ import torch.nn.functional as F
 from sis_rearrange.ops.epilogue import dense
 from sis_rearrange.ops.native import DTYPES, FilterArguments, accumulator, call, define, use_native
 
+# What "auto" leaves to plain torch on a CPU: in NCHW lines that fill a register or two, in channels last a filter
+# alone over a few channels
+FEWEST_COLUMNS = 18
+FEWEST_CHANNELS = 16
+
 
 def fir_kernel(taps: Sequence[float] = (1, 3, 3, 1)) -> torch.Tensor:
     """Outer product of ``taps`` with itself, sum 1; float32 ``[n, n]``."""
@@ -96,6 +101,15 @@ def _pair(value: int | Sequence[int], name: str) -> list[int]:
     return pair
 
 
+def _pays(x: torch.Tensor, resampled: bool, width: int) -> bool:
+    """Whether the native path is at least as fast for lines of ``width`` results, as measured."""
+    if not x.is_cpu:
+        return True
+    if x.is_contiguous():
+        return width >= FEWEST_COLUMNS
+    return resampled or x.shape[1] >= FEWEST_CHANNELS
+
+
 def upfirdn2d(
     x: torch.Tensor,
     kernel: torch.Tensor,
@@ -119,7 +133,7 @@ def upfirdn2d(
             negative values crop.
         flip: True for a correlation; False for a convolution, which turns the kernel around.
         gain: factor on the result; ``up * up`` keeps the brightness of an upsampled image.
-        impl: as in `bias_act`.
+        impl: as in `bias_act`; "auto" takes plain torch where that is faster, too.
 
     Raises:
         ValueError: a factor below 1, or a result without pixels.
@@ -139,7 +153,9 @@ def upfirdn2d(
     width = _out_size(x.shape[3], kernel.shape[1], ups[0], downs[0], pads[0], pads[1])
     if height < 1 or width < 1:
         raise ValueError(f"upfirdn2d would give {height} x {width} pixels: x {list(x.shape)}, padding {pads}")
-    if use_native(impl, x) and not kernel.requires_grad:
+    resampled = max(*ups, *downs) > 1
+    worth = impl != "auto" or _pays(x, resampled, width)
+    if worth and use_native(impl, x) and not kernel.requires_grad:
         return _upfirdn2d(dense(x), kernel, ups, downs, pads, flip, gain)
     return _reference(x, kernel if flip else kernel.flip([0, 1]), ups, downs, pads, gain)
 

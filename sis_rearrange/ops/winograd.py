@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
 import threading
 from pathlib import Path
@@ -31,7 +32,7 @@ class _LayerArguments(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("y", "wide", "room")),
         *((name, ctypes.c_int64) for name in ("n", "height", "width", "in_", "out", "block")),
         ("threads", ctypes.c_int32),
-        ("slope", ctypes.c_float),
+        *((name, ctypes.c_float) for name in ("slope", "clamp")),
     ]
 
 
@@ -42,6 +43,7 @@ class _RgbArguments(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("x", "weights", "bias", "skip", "y")),
         *((name, ctypes.c_int64) for name in ("n", "height", "width", "in_")),
         ("threads", ctypes.c_int32),
+        ("clamp", ctypes.c_float),
     ]
 
 
@@ -137,8 +139,9 @@ def layer(
     up: bool,  # twice as high and wide
     room: Room,
     name: str,  # of the memory in `room` for the result
+    clamp: float | None = None,  # largest absolute value of the result; None: no limit
 ) -> torch.Tensor:
-    """``lrelu(demodulation * conv(x * styles) + noise + bias)``, ``[N, H, W, out]``, in `room`'s memory.
+    """``clamp(lrelu(demodulation * conv(x * styles) + noise + bias))``, ``[N, H, W, out]``, in `room`'s memory.
 
     ``conv`` is 3x3 with zero padding; with ``up`` transposed with stride 2, then filtered with (1 3 3 1) / 4 along
     both axes.
@@ -153,6 +156,7 @@ def layer(
         None,
         *(n, height, width, channels, out, _block(channels, up), threads),
         slope,
+        math.inf if clamp is None else clamp,
     )
     library = _library()
     memory = room.take("room", threads * library.sis_winograd_room(ctypes.byref(arguments)))
@@ -174,12 +178,15 @@ def to_rgb(
     weights: torch.Tensor,  # [N, 3, in], modulated
     bias: torch.Tensor,  # [3]
     skip: torch.Tensor | None,  # [N, 3, H / 2, W / 2]: the picture so far
+    clamp: float | None = None,  # largest absolute value of what is added to it; None: no limit
 ) -> torch.Tensor:
-    """1x1 convolution to RGB, plus the picture so far, upsampled: ``[N, 3, H, W]``."""
+    """1x1 convolution to RGB, clamped, plus the picture so far, upsampled: ``[N, 3, H, W]``."""
     n, height, width, channels = x.shape
     y = torch.empty(n, 3, height, width)
     arguments = _RgbArguments(
-        *map(_address, (x, weights, bias, skip, y)), *(n, height, width, channels), torch.get_num_threads()
+        *map(_address, (x, weights, bias, skip, y)),
+        *(n, height, width, channels, torch.get_num_threads()),
+        math.inf if clamp is None else clamp,
     )
     if _library().sis_winograd_rgb(ctypes.byref(arguments)):
         raise ValueError(f"channels must be multiples of {PANEL}, got {channels}")

@@ -20,6 +20,7 @@ from sis_rearrange.stylegan2.layers import (
     FullyConnectedLayer,
     MappingNetwork,
     channels_at,
+    clamped,
     normalize_2nd_moment,
     set_impl,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "SynthesisNetwork",
     "ToRGBLayer",
     "channels_at",
+    "clamped",
     "normalize_2nd_moment",
     "set_impl",
 ]

@@ -9,20 +9,34 @@ import torch
 import torch.nn as nn
 
 from sis_rearrange.ops import fir_kernel
-from sis_rearrange.stylegan2.layers import Conv2dLayer, FullyConnectedLayer, MappingNetwork, channels_at, fast_layout
+from sis_rearrange.stylegan2.layers import (
+    Conv2dLayer,
+    FullyConnectedLayer,
+    MappingNetwork,
+    channels_at,
+    checked_clamp,
+    fast_layout,
+)
 from sis_rearrange.tensors import assert_shape
 
 
 class DiscriminatorBlock(nn.Module):
     """Residual block ``b{resolution}``; the first one also reads the image."""
 
-    def __init__(self, in_channels: int, tmp_channels: int, out_channels: int, img_channels: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,  # 0: the first block
+        tmp_channels: int,
+        out_channels: int,
+        img_channels: int,
+        conv_clamp: float | None = None,  # of its convolutions, but not of the skip connection
+    ) -> None:
         super().__init__()
         self.register_buffer("resample_filter", fir_kernel())
         if in_channels == 0:
-            self.fromrgb = Conv2dLayer(img_channels, tmp_channels, 1, activation="lrelu")
-        self.conv0 = Conv2dLayer(tmp_channels, tmp_channels, 3, activation="lrelu")
-        self.conv1 = Conv2dLayer(tmp_channels, out_channels, 3, activation="lrelu", down=2)
+            self.fromrgb = Conv2dLayer(img_channels, tmp_channels, 1, activation="lrelu", conv_clamp=conv_clamp)
+        self.conv0 = Conv2dLayer(tmp_channels, tmp_channels, 3, activation="lrelu", conv_clamp=conv_clamp)
+        self.conv1 = Conv2dLayer(tmp_channels, out_channels, 3, activation="lrelu", down=2, conv_clamp=conv_clamp)
         self.skip = Conv2dLayer(tmp_channels, out_channels, 1, bias=False, down=2)
 
     def forward(self, x: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
@@ -38,10 +52,10 @@ class DiscriminatorBlock(nn.Module):
 class DiscriminatorEpilogue(nn.Module):
     """Minibatch standard deviation, convolution and two linear layers at 4x4."""
 
-    def __init__(self, in_channels: int, cmap_dim: int, group_size: int = 4) -> None:
+    def __init__(self, in_channels: int, cmap_dim: int, group_size: int = 4, conv_clamp: float | None = None) -> None:
         super().__init__()
         self.cmap_dim, self.group_size = cmap_dim, group_size
-        self.conv = Conv2dLayer(in_channels + 1, in_channels, 3, activation="lrelu")
+        self.conv = Conv2dLayer(in_channels + 1, in_channels, 3, activation="lrelu", conv_clamp=conv_clamp)
         self.fc = FullyConnectedLayer(in_channels * 16, in_channels, activation="lrelu")
         self.out = FullyConnectedLayer(in_channels, cmap_dim or 1)
 
@@ -77,8 +91,11 @@ class Discriminator(nn.Module):
         channel_base: int = 32768,
         channel_max: int = 512,
         num_layers: int = 8,  # of the mapping network of the labels; 0: the embedded label itself
+        conv_clamp: float | None = None,  # limit on what every convolution gives; None: none
+        mbstd_group_size: int = 4,  # samples that are compared with each other, see `DiscriminatorEpilogue`
     ) -> None:
         super().__init__()
+        conv_clamp = checked_clamp(conv_clamp)
         self.config: dict[str, Any] = dict(
             c_dim=c_dim,
             img_resolution=img_resolution,
@@ -86,15 +103,17 @@ class Discriminator(nn.Module):
             channel_base=channel_base,
             channel_max=channel_max,
             num_layers=num_layers,
+            conv_clamp=conv_clamp,
+            mbstd_group_size=mbstd_group_size,
         )
         self.c_dim, self.img_resolution = c_dim, img_resolution
         self.block_resolutions = [2**i for i in range(int(math.log2(img_resolution)), 2, -1)]
         for resolution in self.block_resolutions:
             tmp, out = (channels_at(r, channel_base, channel_max) for r in (resolution, resolution // 2))
             first = resolution == img_resolution
-            setattr(self, f"b{resolution}", DiscriminatorBlock(0 if first else tmp, tmp, out, img_channels))
+            setattr(self, f"b{resolution}", DiscriminatorBlock(0 if first else tmp, tmp, out, img_channels, conv_clamp))
         top = channels_at(4, channel_base, channel_max)
-        self.b4 = DiscriminatorEpilogue(top, cmap_dim=top if c_dim > 0 else 0)
+        self.b4 = DiscriminatorEpilogue(top, top if c_dim > 0 else 0, mbstd_group_size, conv_clamp)
         if c_dim > 0:
             self.mapping = MappingNetwork(0, c_dim, top, None, num_layers, track_average=False)
 

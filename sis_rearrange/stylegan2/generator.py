@@ -12,14 +12,22 @@ import torch.nn.functional as F
 
 from sis_rearrange.ops import conv3x3, fir_kernel, modulated_epilogue, upfirdn2d, upsample2d
 from sis_rearrange.ops.native import use_native
-from sis_rearrange.stylegan2.layers import FullyConnectedLayer, MappingNetwork, channels_at, fast_layout, initial
+from sis_rearrange.stylegan2.layers import (
+    FullyConnectedLayer,
+    MappingNetwork,
+    channels_at,
+    checked_clamp,
+    clamped,
+    fast_layout,
+    initial,
+)
 from sis_rearrange.tensors import assert_shape, is_traced, seeded_normal
 
 NOISE_MODES = ("const", "random", "none")
 
 
 class SynthesisLayer(nn.Module):
-    """Modulated 3x3 convolution, optionally upsampling, with noise, bias and leaky ReLU."""
+    """Modulated 3x3 convolution, optionally upsampling, with noise, bias, leaky ReLU and clamp."""
 
     impl = "auto"
     noise_const: torch.Tensor
@@ -33,9 +41,10 @@ class SynthesisLayer(nn.Module):
         resolution: int,  # of the output
         up: int = 1,
         index: int = 0,  # position in the network: names the noise stream
+        conv_clamp: float | None = None,  # largest absolute value of the result; None: no limit
     ) -> None:
         super().__init__()
-        self.resolution, self.up, self.index = resolution, up, index
+        self.resolution, self.up, self.index, self.conv_clamp = resolution, up, index, conv_clamp
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(initial(out_channels, in_channels, 3, 3))
         self.register_buffer("noise_const", initial(resolution, resolution))
@@ -64,7 +73,8 @@ class SynthesisLayer(nn.Module):
             x = conv3x3(x, weight, self.impl)
         noise = self._noise(x, noise_mode, noise_seeds)
         strength = None if noise is None else self.noise_strength
-        return modulated_epilogue(x, demodulation, noise, strength, self.bias, act="lrelu", impl=self.impl)
+        clamp = self.conv_clamp  # of what the gain of the activation has left, not of what it is given
+        return modulated_epilogue(x, demodulation, noise, strength, self.bias, "lrelu", clamp=clamp, impl=self.impl)
 
     def _noise(self, x: torch.Tensor, noise_mode: str, noise_seeds: Sequence[int] | None) -> torch.Tensor | None:
         """Noise for ``x``: ``[resolution, resolution]`` of the network, ``[N, 1, ...]`` of the seeds, or None."""
@@ -84,8 +94,9 @@ class ToRGBLayer(nn.Module):
 
     impl = "auto"
 
-    def __init__(self, in_channels: int, out_channels: int, w_dim: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, w_dim: int, conv_clamp: float | None = None) -> None:
         super().__init__()
+        self.conv_clamp = conv_clamp  # largest absolute value of the result; None: no limit
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(initial(out_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -95,7 +106,7 @@ class ToRGBLayer(nn.Module):
         """``x [N, in, h, w]``, ``w [N, w_dim]`` to ``[N, 3, h, w]``."""
         styles = self.affine(w) * self.weight_gain
         x = modulated_epilogue(x, styles, act="linear", impl=self.impl)
-        return F.conv2d(x, self.weight, self.bias)
+        return clamped(F.conv2d(x, self.weight, self.bias), self.conv_clamp)
 
 
 class SynthesisBlock(nn.Module):
@@ -105,7 +116,14 @@ class SynthesisBlock(nn.Module):
     resample_filter: torch.Tensor
 
     def __init__(
-        self, in_channels: int, out_channels: int, w_dim: int, resolution: int, img_channels: int, index: int
+        self,
+        in_channels: int,  # 0: the first block
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        img_channels: int,
+        index: int,  # of its first layer in the network
+        conv_clamp: float | None = None,  # of all its layers
     ) -> None:
         super().__init__()
         self.num_conv = 1 if in_channels == 0 else 2
@@ -113,9 +131,10 @@ class SynthesisBlock(nn.Module):
         if in_channels == 0:
             self.const = nn.Parameter(initial(out_channels, resolution, resolution))
         else:
-            self.conv0 = SynthesisLayer(in_channels, out_channels, w_dim, resolution, up=2, index=index)
-        self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution, index=index + self.num_conv - 1)
-        self.torgb = ToRGBLayer(out_channels, img_channels, w_dim)
+            self.conv0 = SynthesisLayer(in_channels, out_channels, w_dim, resolution, 2, index, conv_clamp)
+        last = index + self.num_conv - 1
+        self.conv1 = SynthesisLayer(out_channels, out_channels, w_dim, resolution, 1, last, conv_clamp)
+        self.torgb = ToRGBLayer(out_channels, img_channels, w_dim, conv_clamp)
 
     def forward(
         self,
@@ -158,8 +177,10 @@ class SynthesisNetwork(nn.Module):
         img_channels: int = 3,
         channel_base: int = 32768,
         channel_max: int = 512,
+        conv_clamp: float | None = None,
     ) -> None:
         super().__init__()
+        conv_clamp = checked_clamp(conv_clamp)
         if img_resolution < 8 or img_resolution & (img_resolution - 1):
             raise ValueError(f"img_resolution must be a power of two of at least 8, got {img_resolution}")
         self.fast = None
@@ -169,7 +190,7 @@ class SynthesisNetwork(nn.Module):
         self.num_ws, channels = 0, 0
         for resolution in self.block_resolutions:
             out_channels = channels_at(resolution, channel_base, channel_max)
-            block = SynthesisBlock(channels, out_channels, w_dim, resolution, img_channels, index=self.num_ws)
+            block = SynthesisBlock(channels, out_channels, w_dim, resolution, img_channels, self.num_ws, conv_clamp)
             setattr(self, f"b{resolution}", block)
             self.num_ws, channels = self.num_ws + block.num_conv, out_channels
         self.num_ws += 1  # torgb of the last block
@@ -222,6 +243,7 @@ class Generator(nn.Module):
         channel_base: int = 32768,
         channel_max: int = 512,
         num_layers: int = 8,  # of the mapping network
+        conv_clamp: float | None = None,  # limit on what every convolution of the synthesis gives; None: none
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = dict(
@@ -233,9 +255,10 @@ class Generator(nn.Module):
             channel_base=channel_base,
             channel_max=channel_max,
             num_layers=num_layers,
+            conv_clamp=checked_clamp(conv_clamp),
         )
         self.z_dim, self.c_dim, self.w_dim, self.img_resolution = z_dim, c_dim, w_dim, img_resolution
-        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, channel_base, channel_max)
+        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, channel_base, channel_max, conv_clamp)
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, num_layers)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from sis_rearrange.ops import bias_act, conv3x3, downsample2d, fir_kernel, upfirdn2d
 from sis_rearrange.ops.native import use_native
-from sis_rearrange.tensors import assert_shape
+from sis_rearrange.tensors import assert_shape, is_traced
 
 
 def initial(*shape: int, divisor: float = 1.0) -> torch.Tensor:
@@ -27,6 +27,20 @@ def normalize_2nd_moment(x: torch.Tensor, eps: float = 1e-8) -> torch.Tensor:
 def channels_at(resolution: int, channel_base: int, channel_max: int) -> int:
     """Number of feature channels of the block at ``resolution``."""
     return min(channel_base // resolution, channel_max)
+
+
+def checked_clamp(conv_clamp: float | None) -> float | None:
+    """``conv_clamp`` as a float; ValueError unless it is None or a positive number."""
+    if conv_clamp is None:
+        return None
+    if isinstance(conv_clamp, bool) or not isinstance(conv_clamp, int | float) or not 0 < conv_clamp < 1e30:
+        raise ValueError(f"conv_clamp is {conv_clamp!r}, must be None or a positive number")
+    return float(conv_clamp)
+
+
+def clamped(x: torch.Tensor, conv_clamp: float | None) -> torch.Tensor:
+    """``x`` with its values held within +-``conv_clamp``; None for no limit."""
+    return x if conv_clamp is None else x.clamp(-conv_clamp, conv_clamp)
 
 
 def set_impl(network: nn.Module, impl: str) -> None:
@@ -67,9 +81,11 @@ class FullyConnectedLayer(nn.Module):
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
         self.bias_gain = lr_multiplier
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``[N, in_features]`` to ``[N, out_features]``."""
-        x = F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+    def forward(self, x: torch.Tensor, by_rows: bool = False) -> torch.Tensor:
+        """``[N, in_features]`` to ``[N, out_features]``; ``by_rows``: each with the same bits in any batch."""
+        weight, bias = self.weight * self.weight_gain, self.bias * self.bias_gain
+        # a matrix product's rounding depends on its number of rows
+        x = torch.cat([F.linear(row, weight, bias) for row in x.split(1)]) if by_rows else F.linear(x, weight, bias)
         return bias_act(x, act=self.activation, impl=self.impl)
 
 
@@ -107,21 +123,17 @@ class MappingNetwork(nn.Module):
     ) -> torch.Tensor:
         """ws ``[N, num_ws, w_dim]`` from ``z [N, z_dim]`` and labels ``c [N, c_dim]``.
 
-        ``truncation_psi`` pulls w towards ``w_avg`` in the first ``truncation_cutoff`` rows (None: all).
+        ``truncation_psi`` pulls w towards ``w_avg`` in the first ``truncation_cutoff`` rows (None: all). Without
+        gradients, on a CPU, a sample has the same bits in any batch.
         """
-        parts = []
         if self.z_dim > 0:
             assert z is not None
             assert_shape(z, [None, self.z_dim])
-            parts.append(normalize_2nd_moment(z.float()))
         if self.c_dim > 0:
             if c is None:
                 raise ValueError(f"this network needs class labels c of shape [N, {self.c_dim}]")
             assert_shape(c, [None, self.c_dim])
-            parts.append(normalize_2nd_moment(self.embed(c.float())))
-        x = torch.cat(parts, dim=1)
-        for i in range(self.num_layers):
-            x = getattr(self, f"fc{i}")(x)
+        x = self._layers(z, c)
         if self.num_ws is None:
             return x
         x = x[:, None].repeat(1, self.num_ws, 1)
@@ -130,9 +142,30 @@ class MappingNetwork(nn.Module):
         cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff
         return torch.cat([self.w_avg.lerp(x[:, :cutoff], truncation_psi), x[:, cutoff:]], dim=1)
 
+    def _layers(self, z: torch.Tensor | None, c: torch.Tensor | None) -> torch.Tensor:
+        """w ``[N, w_dim]``."""
+        given = z if self.z_dim > 0 else c
+        assert given is not None
+        by_rows = not torch.is_grad_enabled() and given.is_cpu and not is_traced() and len(given) > 0
+
+        def normalized(x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([normalize_2nd_moment(row) for row in x.split(1)]) if by_rows else normalize_2nd_moment(x)
+
+        parts = []
+        if self.z_dim > 0:
+            assert z is not None
+            parts.append(normalized(z.float()))
+        if self.c_dim > 0:
+            assert c is not None
+            parts.append(normalized(self.embed(c.float(), by_rows)))
+        x = torch.cat(parts, dim=1)
+        for i in range(self.num_layers):
+            x = getattr(self, f"fc{i}")(x, by_rows)
+        return x
+
 
 class Conv2dLayer(nn.Module):
-    """Convolution with equalised learning rate, optional 2x downsampling, bias and activation."""
+    """Convolution with equalised learning rate, optional 2x downsampling, bias, activation and clamp."""
 
     impl = "auto"
     resample_filter: torch.Tensor
@@ -145,16 +178,18 @@ class Conv2dLayer(nn.Module):
         bias: bool = True,
         activation: str = "linear",
         down: int = 1,
+        conv_clamp: float | None = None,  # largest absolute value of the result at gain 1; None: no limit
     ) -> None:
         super().__init__()
         self.kernel_size, self.activation, self.down = kernel_size, activation, down
+        self.conv_clamp = conv_clamp
         self.register_buffer("resample_filter", fir_kernel())
         self.weight = nn.Parameter(initial(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
 
     def forward(self, x: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
-        """``[N, in, H, W]`` to ``[N, out, H/down, W/down]``; ``gain`` multiplies the activation's own."""
+        """``[N, in, H, W]`` to ``[N, out, H/down, W/down]``; ``gain`` multiplies the activation's and the clamp."""
         weight = self.weight * self.weight_gain
         if self.down == 2 and self.kernel_size == 1:
             x = F.conv2d(downsample2d(x, self.resample_filter, self.impl), weight)
@@ -165,4 +200,5 @@ class Conv2dLayer(nn.Module):
         else:
             x = F.conv2d(x, weight, padding=self.kernel_size // 2)
         act_gain = math.sqrt(2.0) if self.activation == "lrelu" else 1.0
-        return bias_act(x, self.bias, act=self.activation, gain=act_gain * gain, impl=self.impl)
+        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
+        return bias_act(x, self.bias, act=self.activation, gain=act_gain * gain, clamp=clamp, impl=self.impl)

@@ -24,6 +24,7 @@ _POSITIONS = {
     "Discriminator": ("c_dim", "img_resolution", "img_channels"),
 }
 _ATTRIBUTES = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+_CLAMP = "conv_clamp"
 _TF_NAMES = ("G", "D", "Gs")
 _STYLEGAN3 = re.compile(r"(^|\.)synthesis\.(input\.(freqs|phases|transform|affine\.)|L\d+_\d+_\d+\.)")
 _STYLEGAN1 = re.compile(r"StyleMod|style_mod|(^|\.)progression\.\d+\.|(^|\.)g_synthesis\.blocks\.")
@@ -79,8 +80,9 @@ def pytorch_networks(payload: Mapping[Any, Any], reading: Reading) -> dict[str, 
             found[shown(name)] = value
     records = {}
     for name, value in found.items():
-        state = _module_state(value, reading)
-        config = _constructor_arguments(value, reading)
+        clamps: dict[str, object] = {}
+        state = _module_state(value, reading, clamps)
+        config = _constructor_arguments(value, reading) | _noted_clamp(clamps, reading)
         records[name] = NetworkRecord("pytorch", name, value.class_name, config, state, extras)
     return records
 
@@ -122,8 +124,20 @@ def _constructor_arguments(network: RawObject, reading: Reading) -> dict[str, An
     return {**noted, **config}
 
 
-def _module_state(network: RawObject, reading: Reading) -> State:
-    """What ``state_dict()`` would give."""
+def _noted_clamp(clamps: dict[str, object], reading: Reading) -> dict[str, Any]:
+    """The ``conv_clamp`` that the layers have noted: the value of all, or a list where they differ.
+
+    The constructor's arguments do not tell: it is 256 where stylegan3's are silent, and none in stylegan2-ada-pytorch.
+    """
+    different: list[Any] = []
+    for value in plain_entries({_CLAMP: list(clamps.values())}, reading).get(_CLAMP, []):
+        if value not in different and len(different) < 3:
+            different.append(value)
+    return {_CLAMP: different[0] if len(different) == 1 else different} if different else {}
+
+
+def _module_state(network: RawObject, reading: Reading, clamps: dict[str, object] | None = None) -> State:
+    """What ``state_dict()`` would give; ``clamps`` takes what its layers have noted of theirs, by their names."""
     found: dict[str, Any] = {}
     modules = [(network, "", 0)]
     visited = 0
@@ -135,6 +149,8 @@ def _module_state(network: RawObject, reading: Reading) -> State:
             if depth > _MAX_DEPTH or visited > _MAX_MODULES or len(prefix) > MAX_NAME:
                 raise Damaged("its modules are nested too deeply")
             _own_tensors(module, prefix, found, reading)
+            if clamps is not None and _CLAMP in (module.state or {}) and not prefix.endswith(".skip."):
+                clamps[prefix] = (module.state or {})[_CLAMP]  # the skip connections of D never have one
             children = _entries(module, "_modules", reading)
             for name, child in reversed(list(children.items())):
                 if child is not None and not is_persistent(child):

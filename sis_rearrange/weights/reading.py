@@ -33,6 +33,7 @@ class Reading:
     tensors: int = MAX_TENSORS
     claimed: int = 0  # bytes of the tensors read so far, in the types the file has them in
     copied: int = 0  # bytes of the texts that were turned into bytes
+    checked: int = 0  # bytes that were held against a checksum
 
     def refused(self, what: str) -> InputError:
         """The error for a sound file that is not wanted: ``what`` says why and what to do."""
@@ -58,6 +59,12 @@ class Reading:
         self.copied += size
         if self.copied > 2 * self.size:
             raise self.refused(f"its data claim more memory than the file's {self.size:,} bytes hold; refused")
+
+    def spend_check(self, size: int) -> None:
+        """Take the check of ``size`` bytes from the allowance: every byte once, or twice where files lie in a file."""
+        self.checked += size
+        if self.checked > 2 * self.size:
+            raise self.refused(f"its parts claim more than the file's {self.size:,} bytes; refused")
 
     def spend_tensor(self, size: int) -> None:
         """Take a tensor of ``size`` bytes from the allowance."""

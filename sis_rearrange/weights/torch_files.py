@@ -7,18 +7,37 @@ they are: a storage is a view into the file.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 from sis_rearrange.weights.allowed import ALLOWED, ALLOWED_NESTED, NUMPY_FORMS
 from sis_rearrange.weights.inert import Allowed, RawStorage
 from sis_rearrange.weights.kinds import looks_like_zip
 from sis_rearrange.weights.machine import AllowList, Machine
-from sis_rearrange.weights.reading import Damaged, Reading
+from sis_rearrange.weights.reading import Damaged, Reading, shown
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _MAX_MEMBERS = 20_000
 ITEM_SIZES = {**{code: struct.calcsize(form) for code, form in NUMPY_FORMS.items()}, "bf16": 2, "raw": 1}
+
+
+class Member(NamedTuple):
+    """An uncompressed member of a zip archive: a view of its bytes, and the CRC-32 that the directory has of them."""
+
+    data: memoryview
+    crc: int
+
+    def checked(self, name: str, reading: Reading) -> memoryview:
+        """The bytes, once they have been held against their checksum; ``Damaged`` where they have changed.
+
+        torch can leave checksums out, and then writes 0.
+        """
+        reading.spend_check(len(self.data))  # names without end may stand for the same bytes
+        if self.crc and zlib.crc32(self.data) != self.crc:
+            raise Damaged(f"the checksum of its part {shown(name, 40)} is another")
+        return self.data
 
 
 def read_pickle(data: memoryview, reading: Reading) -> object:
@@ -113,32 +132,35 @@ def _read_zip(data: memoryview, reading: Reading, allowed: AllowList) -> object:
     if "constants.pkl" in last:
         raise reading.refused(f"is a TorchScript program ({size}), which is code; save its state_dict instead")
     pickled = members.get(last.get("data.pkl", ""))
-    if pickled is None or any(view is None for view in members.values()):
+    if pickled is None or any(member is None for member in members.values()):
         raise reading.refused(f"is a zip archive ({size}) but not one that torch.save wrote; unpack it first")
     folder = last["data.pkl"].removesuffix("data.pkl")
-    if bytes((members.get(f"{folder}byteorder") or b"")[:16]) == b"big":
+    order = members.get(f"{folder}byteorder")
+    if order is not None and bytes(order.data[:16]) == b"big":
         raise reading.refused("has big-endian tensors; save it again on a little-endian machine")
     storages: dict[str, RawStorage] = {}
 
     def storage(pid: object) -> RawStorage:
         key, declared = _storage_id(pid)
         found = storages.setdefault(key, declared)
-        view = members.get(f"{folder}data/{key}")
-        if view is None or len(view) < declared.numel * ITEM_SIZES[declared.dtype]:
+        member = members.get(f"{folder}data/{key}")
+        if member is None or len(member.data) < declared.numel * ITEM_SIZES[declared.dtype]:
             raise Damaged("a storage is missing or too short")
         if (found.dtype, found.numel) != (declared.dtype, declared.numel):
             raise Damaged("a storage is declared in two ways")
-        found.data = view
+        if found.data is None:  # once, however many tensors are views into it
+            found.data = member.checked(f"data/{key}", reading)
         return found
 
     try:
-        return Machine(pickled, reading, allowed, 0, storage, _nested_in(reading, allowed)).run()
+        program = pickled.checked("data.pkl", reading)
+        return Machine(program, reading, allowed, 0, storage, _nested_in(reading, allowed)).run()
     except Damaged as error:
         raise reading.damaged(error, "torch file") from error
 
 
-def zip_members(data: memoryview, reading: Reading) -> dict[str, memoryview | None]:
-    """The members of a zip archive as views, None for compressed or encrypted ones: nothing is ever inflated.
+def zip_members(data: memoryview, reading: Reading) -> dict[str, Member | None]:
+    """The members of a zip archive, not yet checked, None for compressed or encrypted ones: nothing is ever inflated.
 
     Raises ``Damaged`` or ``struct.error`` where the directory makes no sense.
     """
@@ -146,7 +168,7 @@ def zip_members(data: memoryview, reading: Reading) -> dict[str, memoryview | No
     if count > _MAX_MEMBERS or start + size > len(data) or count * 46 > size:
         raise Damaged(f"its directory of {count:,} members does not fit")
     reading.spend_operations(count)
-    members: dict[str, memoryview | None] = {}
+    members: dict[str, Member | None] = {}
     position = start
     for _ in range(count):
         fields = struct.unpack_from("<4s6H3L5H2L", data, position)
@@ -161,7 +183,7 @@ def zip_members(data: memoryview, reading: Reading) -> dict[str, memoryview | No
         extra = data[begin + name_length : begin + name_length + extra_length]
         packed, unpacked, offset = _wide([*fields[8:10], fields[16]], extra)
         stored = fields[4] == 0 and packed == unpacked and not fields[3] & 1
-        members[name] = _stored(data[:start], offset, packed) if stored else None
+        members[name] = Member(_stored(data[:start], offset, packed), fields[7]) if stored else None
     return members
 
 
