@@ -172,6 +172,11 @@ def test_render_many_does_not_depend_on_workers_and_keeps_order():
     assert np.array_equal(alone[0][-1], DOMAIN.render(3, 16)[0])
 
 
+def test_a_log_gets_no_progress_bar(capfd):
+    render_many(DOMAIN, range(3), 8, workers=1, progress="heads")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_splits_are_disjoint_and_sized_as_documented():
     assert len(SPLITS["train"]) == 1_000_000 and len(SPLITS["val"]) == len(SPLITS["test"]) == 1_000
     assert SPLITS["train"].stop <= SPLITS["val"].start and SPLITS["val"].stop <= SPLITS["test"].start

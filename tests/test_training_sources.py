@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from pathlib import Path
@@ -15,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sis_rearrange.data.prepare import Settings, prepare
 from sis_rearrange.domains import SPLITS, get_domain
 from sis_rearrange.errors import InputError
 from sis_rearrange.tensors import from_uint8
@@ -96,6 +101,106 @@ def test_a_file_that_cannot_be_read_is_named(folder, packed, workers):
             feed.take(0)
         assert "\n" not in str(error.value)
         feed.close()
+
+
+@pytest.fixture
+def prepared(folder, tmp_path):
+    prepare([folder], tmp_path / "prepared.zip", Settings(16), 1)
+    return tmp_path / "prepared.zip"
+
+
+def test_a_prepared_zip_is_the_folder_it_was_made_from(folder, prepared):
+    one, two = ImageFiles(folder, 16, mirror=True), ImageFiles(prepared, 16, mirror=True)
+    assert all(np.array_equal(one[number], two[number]) for number in range(12))
+    again = pickle.loads(pickle.dumps(two))  # as for processes that are not forked
+    assert np.array_equal(again[3], two[3])
+    assert two.describe()["manifest"] == two._store.digest and two.describe()["images"] == 6
+
+
+def test_a_prepared_zip_of_another_kind_is_refused(prepared):
+    with pytest.raises(InputError, match="was prepared at 16 pixels, not --resolution 32"):
+        ImageFiles(prepared, 32)
+    with pytest.raises(InputError, match="--fit pad: .* was prepared with square pictures; leave --fit out"):
+        ImageFiles(prepared, 16, fit="pad")
+
+
+def rewritten(path, change):
+    """The prepared zip with its members as ``change`` makes them out of {name: bytes}."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_a_changed_picture_is_found_when_it_is_read(prepared):
+    """Not before: a training does not wait for millions of hashes. Another picture, another size, no picture."""
+    other, small = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(other, "PNG")
+    Image.new("RGB", (8, 8), "red").save(small, "PNG")
+    name = "00000/img00000002.png"
+    for data in (other.getvalue(), small.getvalue(), b"no picture"):
+        files = ImageFiles(rewritten(prepared, lambda members, data=data: members.update({name: data})), 16)
+        refused = []
+        for number in range(6):
+            try:
+                files[number]
+            except InputError as error:
+                refused.append(str(error))
+        assert len(refused) == 1 and f"{name} is not what was prepared" in refused[0] and "\n" not in refused[0]
+
+
+def _manifest(key, value):
+    def change(members):
+        members["manifest.json"] = json.dumps(json.loads(members["manifest.json"]) | {key: value}).encode()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda members: members.pop("00000/img00000001.png"), "holds 5 pictures but its manifest lists 6"),
+        (lambda members: members.update({"00000/img9.png": b""}), "holds 7 pictures but its manifest lists 6"),
+        (lambda members: members.update({"manifest.json": members["manifest.json"][:-9]}), "manifest.json is damaged"),
+        (_manifest("version", 2), "of version 2, which is not known here"),
+        (_manifest("resolution", "16"), "manifest.json is damaged"),
+        (_manifest("pictures", []), "manifest.json is damaged"),
+        (_manifest("pictures", [{"file": "a", "sha256": "xyz"}]), "manifest.json is damaged"),
+        (_manifest("pictures", 3), "manifest.json is damaged"),
+    ],
+)
+def test_a_prepared_zip_that_is_not_what_its_manifest_says(prepared, change, words):
+    with pytest.raises(InputError, match=words):
+        ImageFiles(rewritten(prepared, change), 16)
+
+
+def test_a_prepared_zip_that_was_packed_again(prepared, tmp_path):
+    with zipfile.ZipFile(prepared) as archive, zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as other:
+        for name in archive.namelist():
+            other.writestr(name, archive.read(name))
+    with pytest.raises(InputError, match="was packed again with compression"):
+        ImageFiles(tmp_path / "b.zip", 16)
+
+
+def test_tars_are_prepared_first(folder, tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(folder, "pictures")
+    with pytest.raises(InputError, match="first  sis data prepare"):
+        ImageFiles(tmp_path / "a.tar", 16)
+
+
+@pytest.mark.parametrize("kind", ["packed", "prepared"])
+def test_a_zip_read_here_is_read_right_in_workers_too(request, kind):
+    """A forked process shares open files: it must not share the place they are read at."""
+    files = ImageFiles(request.getfixturevalue(kind), 16)
+    expected = [files[number].copy() for number in range(24)]
+    feed = Feed(files, 4, 2)
+    for first in range(0, 24, 4):
+        assert torch.equal(feed.take(first), from_uint8(np.stack(expected[first : first + 4])))
+    feed.close()
 
 
 @pytest.mark.parametrize("what", ["empty", "missing", "file"])

@@ -77,7 +77,7 @@ def render_many(
     """Render many indices: (pictures uint8 ``[N, r, r, 3]``, masks uint8 ``[N, r, r]``), in the order asked for.
 
     ``workers`` is the number of processes (0 or 1: in this process); the result does not depend on it.
-    ``progress`` is the title of a progress bar on stderr; None draws no bar.
+    ``progress`` is the title of a progress bar on stderr, drawn where that is a terminal; None draws no bar.
     """
     wanted = [int(index) for index in indices]
     pictures = np.empty((len(wanted), resolution, resolution, 3), np.uint8)
@@ -91,7 +91,8 @@ def _rendered(
     domain: Domain, wanted: Sequence[int], resolution: int, workers: int, progress: str | None
 ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
     job = partial(_render_one, domain.render, resolution)
-    bar = partial(tqdm, total=len(wanted), desc=progress, unit="pic", disable=progress is None)
+    quiet = True if progress is None else None  # None: where stderr is no terminal, as in logs
+    bar = partial(tqdm, total=len(wanted), desc=progress, unit="pic", disable=quiet)
     # Below this a pool costs more than it saves.
     if workers <= 1 or len(wanted) < 32:
         yield from bar(map(job, wanted))

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import random
 import xml.etree.ElementTree as ElementTree
-
-import numpy as np
+from functools import partial
 
 from sis_rearrange.domains import dicebear
-from sis_rearrange.domains.base import Domain, check_request
+from sis_rearrange.domains.base import Domain
 from sis_rearrange.domains.dicebear import Components, hsv, layer
 
 # Class and its palette colour; the position is the label, back to front.
@@ -49,27 +48,6 @@ _TOP_PROBABILITY = 88
 _PATTERNS = ("belly", "dots", "bar", "bars", "spot", "stripes", "dotRow", "chevron", "ring")
 # Bodies narrower than others: their parts shrink so that they stay on them.
 _ROOM = {"chimney": 0.8, "tower": 0.8, "wedge": 0.85, "tilt": 0.86, "lean": 0.9, "bell": 0.9, "steps": 0.85}
-
-
-def render(index: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """Picture ``index`` at ``resolution`` pixels per side: (uint8 ``[r, r, 3]`` RGB, mask uint8 ``[r, r]`` in [0, 10)).
-
-    The drawing depends on the index alone; resolutions only sample it more finely. Raises InputError for a negative
-    index, a resolution outside 8..2048, or when the rendering packages are not installed.
-    """
-    check_request(index, resolution)
-    tree = _drawing(index)
-    return dicebear.rasterise_picture(tree, resolution), dicebear.rasterise_mask(_flat(tree), resolution, len(_CLASSES))
-
-
-CRITTERS = Domain(
-    name="critters",
-    classes=tuple(name for name, _ in _CLASSES),
-    palette=tuple(colour for _, colour in _CLASSES),
-    licence="CC0 1.0",
-    credit="Critters by DiceBear (https://www.dicebear.com), CC0 1.0, colours and pose varied",
-    render=render,
-)
 
 
 def _drawing(index: int) -> ElementTree.Element:
@@ -205,3 +183,13 @@ def _label(component: str) -> int:
 
 def _flat(tree: ElementTree.Element) -> ElementTree.Element:
     return dicebear.flat(tree, _label, _SHADED)
+
+
+CRITTERS = Domain(
+    name="critters",
+    classes=tuple(name for name, _ in _CLASSES),
+    palette=tuple(colour for _, colour in _CLASSES),
+    licence="CC0 1.0",
+    credit="Critters by DiceBear (https://www.dicebear.com), CC0 1.0, colours and pose varied",
+    render=partial(dicebear.render, _drawing, _flat, len(_CLASSES)),
+)

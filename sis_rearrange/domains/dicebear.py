@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sis_rearrange.domains.base import check_request
 from sis_rearrange.errors import InputError
 
 Components = Mapping[str, Any]  # a style's components by name: width, height, variants
@@ -108,6 +109,24 @@ def translation(use: ElementTree.Element) -> tuple[float, float]:
     if place is None:
         raise RuntimeError(f"the installed dicebear places '{layer(use.get('href', ''))}' in an unknown way")
     return float(place[1]), float(place[2] or 0)
+
+
+def render(
+    drawing: Callable[[int], ElementTree.Element],
+    flat_of: Callable[[ElementTree.Element], ElementTree.Element],
+    classes: int,
+    index: int,
+    resolution: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Picture ``index`` at ``resolution`` pixels per side: (uint8 ``[r, r, 3]`` RGB, mask uint8 ``[r, r]``).
+
+    A domain's renderer is this with the first three given (`functools.partial`): ``drawing`` makes the SVG tree of an
+    index, which alone decides on it, ``flat_of`` paints its layers in code colours, and labels are in ``[0, classes)``.
+    Raises InputError for a negative index, a resolution outside 8..2048, or when the rendering packages are missing.
+    """
+    check_request(index, resolution)
+    tree = drawing(index)
+    return rasterise_picture(tree, resolution), rasterise_mask(flat_of(tree), resolution, classes)
 
 
 # ---- pixels ----------------------------------------------------------------------------------------------------

@@ -12,13 +12,13 @@ import math
 import random
 import re
 import xml.etree.ElementTree as ElementTree
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from sis_rearrange.domains import dicebear
-from sis_rearrange.domains.base import Domain, check_request
+from sis_rearrange.domains.base import Domain
 from sis_rearrange.domains.dicebear import hsv, layer
 
 # Layer, the class it becomes, and the class's palette colour, in drawing order (back to front).
@@ -42,28 +42,6 @@ _HILLS = ("hill1", "hill2", "hill3", "hill4")
 _CREST = {"hill1": 26, "hill2": 45, "hill3": 63, "hill4": 81}  # where the crest of a range lies on average
 _MIDDLE = 8  # mean height of a crest in a range's own box
 _TOKEN = re.compile(r"[a-zA-Z]|-?(?:\d*\.\d+|\d+)")
-
-
-def render(index: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """Picture ``index`` at ``resolution`` pixels per side: (uint8 ``[r, r, 3]`` RGB, mask uint8 ``[r, r]`` in [0, 10)).
-
-    The drawing depends on the index alone; resolutions only sample it more finely. Raises InputError for a negative
-    index, a resolution outside 8..2048, or when the rendering packages are not installed.
-    """
-    check_request(index, resolution)
-    tree = _drawing(index)
-    return dicebear.rasterise_picture(tree, resolution), dicebear.rasterise_mask(_flat(tree), resolution, len(_LAYERS))
-
-
-LANDSCAPE = Domain(
-    name="landscape",
-    classes=tuple(name for _, name, _ in _LAYERS),
-    palette=tuple(colour for _, _, colour in _LAYERS),
-    licence="CC0 1.0",
-    credit="Landscape by DiceBear (https://www.dicebear.com), CC0 1.0, colours and places varied, "
-    "house, trees and clouds added",
-    render=render,
-)
 
 
 # ---- the drawing -----------------------------------------------------------------------------------------------
@@ -297,3 +275,14 @@ def _trees(rng: random.Random, night: bool, crest: np.ndarray) -> list[tuple[str
 
 def _flat(tree: ElementTree.Element) -> ElementTree.Element:
     return dicebear.flat(tree, lambda component: _LABELS.get(layer(component), 0))  # 0: the empty animation layer
+
+
+LANDSCAPE = Domain(
+    name="landscape",
+    classes=tuple(name for _, name, _ in _LAYERS),
+    palette=tuple(colour for _, _, colour in _LAYERS),
+    licence="CC0 1.0",
+    credit="Landscape by DiceBear (https://www.dicebear.com), CC0 1.0, colours and places varied, "
+    "house, trees and clouds added",
+    render=partial(dicebear.render, _drawing, _flat, len(_LAYERS)),
+)

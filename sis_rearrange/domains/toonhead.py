@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import random
 import xml.etree.ElementTree as ElementTree
-
-import numpy as np
+from functools import partial
 
 from sis_rearrange.domains import dicebear
-from sis_rearrange.domains.base import Domain, check_request
+from sis_rearrange.domains.base import Domain
 from sis_rearrange.domains.dicebear import Components, hsv, layer
 
 # Layer of the artwork, the class it becomes, and the class's palette colour, in drawing order (back to front).
@@ -34,28 +33,6 @@ _LABELS = {part: label for label, (part, _, _) in enumerate(_LAYERS)}
 _CANVAS = 768  # side of the artwork's view box, in its own units
 _PIVOT = (384, 400)  # the head turns and scales about this point
 _STYLE = "toon-head"
-
-
-def render(index: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """Picture ``index`` at ``resolution`` pixels per side: (uint8 ``[r, r, 3]`` RGB, mask uint8 ``[r, r]`` in [0, 10)).
-
-    The drawing depends on the index alone; resolutions only sample it more finely. Raises InputError for a negative
-    index, a resolution outside 8..2048, or when the rendering packages are not installed.
-    """
-    check_request(index, resolution)
-    tree = _drawing(index)
-    return dicebear.rasterise_picture(tree, resolution), dicebear.rasterise_mask(_flat(tree), resolution, len(_LAYERS))
-
-
-TOONHEAD = Domain(
-    name="toonhead",
-    classes=tuple(name for _, name, _ in _LAYERS),
-    palette=tuple(colour for _, _, colour in _LAYERS),
-    licence="CC BY 4.0",
-    credit="ToonHead by Johan Melin (https://www.figma.com/community/file/1589627891082866389), CC BY 4.0, "
-    "rendered with DiceBear, colours and pose varied",
-    render=render,
-)
 
 
 # ---- the drawing -----------------------------------------------------------------------------------------------
@@ -120,3 +97,14 @@ def _pose(figure: ElementTree.Element, rng: random.Random) -> None:
         f"translate({x:.1f} {y:.1f}) rotate({angle:.2f}) scale({flip * scale:.3f} {scale:.3f}) "
         f"translate(-{_PIVOT[0]} -{_PIVOT[1]})",
     )
+
+
+TOONHEAD = Domain(
+    name="toonhead",
+    classes=tuple(name for _, name, _ in _LAYERS),
+    palette=tuple(colour for _, _, colour in _LAYERS),
+    licence="CC BY 4.0",
+    credit="ToonHead by Johan Melin (https://www.figma.com/community/file/1589627891082866389), CC BY 4.0, "
+    "rendered with DiceBear, colours and pose varied",
+    render=partial(dicebear.render, _drawing, _flat, len(_LAYERS)),
+)

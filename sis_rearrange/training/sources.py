@@ -1,4 +1,5 @@
-"""Where training pictures come from: an embedded domain's renderer, which never runs dry, or a folder or zip of images.
+"""Where training pictures come from: an embedded domain's renderer, which never runs dry, or a folder or zip of images,
+best the zip that `sis data prepare` makes of them.
 
 Picture number ``i`` of a training is the same whenever and by whomever it is asked for. Worker processes read ahead,
 so that a step need not wait; how long it did is counted.
@@ -6,27 +7,26 @@ so that a step need not wait; how long it did is counted.
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import signal
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
+from sis_rearrange.data.containers import Indexed, open_container
+from sis_rearrange.data.decoding import SUFFIXES, Refused, decode, shown
+from sis_rearrange.data.prepared import Prepared, is_prepared
 from sis_rearrange.domains import SPLITS, Domain
 from sis_rearrange.errors import InputError
-from sis_rearrange.images import FITS, FORMATS, fit_image, flatten, read_image
+from sis_rearrange.images import FITS, fit_image
 from sis_rearrange.tensors import from_uint8
 
 AHEAD = 4  # batches that each worker prepares before they are asked for
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Pictures(Dataset[np.ndarray]):
@@ -59,7 +59,11 @@ class Renders(Pictures):
 
 
 class ImageFiles(Pictures):
-    """A folder (recursive) or zip of images, in an order that is drawn anew for every pass by the seed."""
+    """A folder (recursive), zip or prepared zip of images, in an order that is drawn anew for every pass by the seed.
+
+    A prepared zip must be of the training's resolution, and its pictures are held against their hashes when they are
+    read. Its labels are not looked at: no training here is class-conditional.
+    """
 
     def __init__(
         self,
@@ -73,63 +77,62 @@ class ImageFiles(Pictures):
             raise InputError(f"--fit {fit}: must be one of {', '.join(FITS)}")
         self.path, self.name, self.resolution = path, path.name, resolution
         self.fit, self.mirror, self.seed = fit, mirror, seed
-        self.files = _image_names(path)  # relative to the folder or zip
+        self._store = _open(path)
+        self.files = self._store.names  # relative to the folder or zip
         if not self.files:
             raise InputError(f"{path}: holds no images ({', '.join(SUFFIXES)}); give a folder or zip that does")
-        self._archive: zipfile.ZipFile | None = None
+        if isinstance(self._store, Prepared):
+            self._check_prepared(self._store)
 
     def describe(self) -> dict[str, object]:
         """With the number of images, how they are made square, and the order's seed."""
-        own = {"images": len(self.files), "fit": self.fit, "mirror": self.mirror, "seed": self.seed}
+        own: dict[str, object] = {"images": len(self.files), "fit": self.fit, "mirror": self.mirror, "seed": self.seed}
+        if isinstance(self._store, Prepared):
+            own |= {"fit": self._store.fit, "filter": self._store.filter, "manifest": self._store.digest}
         return super().describe() | own
-
-    def __getstate__(self) -> dict[str, object]:
-        """Each process opens the zip itself: they would share the place they read at."""
-        return {**self.__dict__, "_archive": None}
 
     def __getitem__(self, number: int) -> np.ndarray:
         turn, place = divmod(number, len(self.files))
-        image = flatten(self._read(self.files[_order(self.seed, turn, len(self.files))[place]]))
+        index = int(_order(self.seed, turn, len(self.files))[place])
+        pixels = self._store.read(index) if isinstance(self._store, Prepared) else self._read(self._store, index)
+        return pixels[:, ::-1] if self.mirror and turn % 2 else pixels
+
+    def _read(self, store: Indexed, index: int) -> np.ndarray:
+        where = f"{self.path}{'/' if self.path.is_dir() else ': '}{shown(store.names[index])}"
+        try:
+            image = decode(store.data(index)).image
+        except Refused as reason:
+            raise InputError(
+                f"{where}: {reason}; remove it (`sis data check` names all such files, `prepare` leaves them out)"
+            ) from None
+        if self.fit is None and image.width != image.height:
+            raise InputError(f"{where}: is {image.width}x{image.height}, not square; give --fit {' or '.join(FITS)}")
         if image.size != (self.resolution, self.resolution):
             # Lanczos is antialiased in Pillow: it averages over all pixels that fall into one
             image = fit_image(image, self.resolution, self.fit or "stretch", (255, 255, 255))[0]
-        pixels = np.asarray(image)
-        return pixels[:, ::-1] if self.mirror and turn % 2 else pixels
+        return np.asarray(image)
 
-    def _read(self, name: str) -> Image.Image:
-        if self.path.is_dir():
-            image, where = read_image(self.path / name), str(self.path / name)
-        else:
-            image, where = self._read_packed(name), f"{self.path}: {name}"
-        if self.fit is None and image.width != image.height:
-            raise InputError(f"{where}: is {image.width}x{image.height}, not square; give --fit {' or '.join(FITS)}")
-        return image
-
-    def _read_packed(self, name: str) -> Image.Image:
-        if self._archive is None:
-            self._archive = zipfile.ZipFile(self.path)
-        try:
-            data = self._archive.read(name)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return read_image(image)
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-            raise InputError(f"{self.path}: {name} cannot be read ({reason}); remove it") from None
+    def _check_prepared(self, store: Prepared) -> None:
+        if store.resolution != self.resolution:
+            raise InputError(
+                f"{self.path}: was prepared at {store.resolution} pixels, not --resolution {self.resolution}; "
+                "`sis data prepare` the pictures it was made from"
+            )
+        if self.fit not in (None, store.fit):
+            raise InputError(
+                f"--fit {self.fit}: {self.path} was prepared with {store.fit or 'square pictures'}; leave --fit out"
+            )
 
 
-def _image_names(path: Path) -> list[str]:
-    """Relative names of the images, sorted; hidden files and folders are let be."""
-    if path.is_dir():
-        names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-    elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/")]
-    elif path.exists():
-        raise InputError(f"{path}: is neither a folder nor a zip file of images")
-    else:
+def _open(path: Path) -> Indexed | Prepared:
+    if not path.exists():
         raise InputError(f"{path}: no such folder, zip file or embedded domain")
-    shown = (name for name in names if not any(part.startswith((".", "__MACOSX")) for part in name.split("/")))
-    return sorted(name for name in shown if name.lower().endswith(SUFFIXES))
+    if is_prepared(path):
+        return Prepared(path)
+    store = open_container(path)
+    if not isinstance(store, Indexed):
+        raise InputError(f"{path}: is read from front to back only; first  sis data prepare {path} OUT.zip")
+    return store
 
 
 @lru_cache(maxsize=2)
