@@ -17,6 +17,13 @@ class InputError(ValueError):
     """
 
 
+class InputWarning(UserWarning):
+    """Something the user handed in was used, but not quite as it is; one line, like an `InputError`.
+
+    Raised as a Python warning (``warnings.warn``): programs filter it, the command line shows it on stderr.
+    """
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Spelling help to append to a message: ``"; did you mean 'sketch'?"``, or ``""`` where nothing is close."""
     by_lower = {candidate.lower(): candidate for candidate in known}

@@ -312,6 +312,16 @@ def test_filled_areas_keep_their_outline() -> None:
     assert float(ink[17, 17]) == 0 and float(ink[5:30, 5:30].max()) == 1
 
 
+@pytest.mark.parametrize("ink", [(0, 0, 0), (40, 70, 160)])
+def test_drawings_that_are_mostly_filled_keep_their_outline(ink) -> None:
+    """Even paper under a large filled area is not taken for uneven light."""
+    drawing = Image.new("RGB", (256, 256), "white")
+    ImageDraw.Draw(drawing).ellipse([30, 30, 225, 225], fill=ink)
+    lines = Sketch().read(drawing, 64)[0][0, 0]
+    assert float(lines[32, 7:12].max()) == 1
+    assert float(lines[20:44, 16:48].max()) == 0 and float(lines[:7].max()) == 0
+
+
 def test_extractor_is_scale_aware() -> None:
     sketch = Sketch()
     small, large = (np.asarray(sketch.draw(head(side)[0], None, 0)) for side in (64, 256))

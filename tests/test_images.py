@@ -22,6 +22,7 @@ from sis_rearrange.images import (
     fit_image,
     flatten,
     label_strip,
+    name_of,
     read_image,
     write_bytes,
     write_png,
@@ -222,6 +223,16 @@ def test_first_frame_of_many(tmp_path):
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert flatten(read_image(tmp_path / "a.gif")).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_messages_know_the_file_of_a_picture(tmp_path):
+    Image.fromarray(noise()).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    for changed in (image, image.crop((0, 0, 9, 9)), image.resize((9, 9)), read_image(image), image.convert("L")):
+        assert name_of(changed) == str(tmp_path / "a.png")
+    assert name_of(Image.new("L", (9, 9))) == name_of(read_image(noise())) == "image"
+    write_png(tmp_path / "b.png", image)
+    assert b"a.png" not in (tmp_path / "b.png").read_bytes()
 
 
 def test_pil_images_are_copied():

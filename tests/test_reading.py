@@ -12,7 +12,8 @@ from scipy import ndimage
 from sis_rearrange.conditions import Sketch, as_palette
 from sis_rearrange.conditions.base import coverage
 from sis_rearrange.conditions.distance import largest_of_3x3, median_of_counts, squared_distance
-from sis_rearrange.conditions.sketch import CELL, FAINTEST, HOLLOW, INK, REACH, STROKE, with_closeness
+from sis_rearrange.conditions.lines import BROADEST, CELL, FAINTEST, HOLLOW, INK, STROKE
+from sis_rearrange.conditions.sketch import REACH, with_closeness
 from sis_rearrange.errors import InputError
 from sis_rearrange.images import fit_image
 
@@ -91,7 +92,8 @@ def plain_sketch(image: Image.Image, resolution: int, fit: str) -> torch.Tensor:
     if ink.mean() > 0.6:
         raise InputError("not a line drawing")
     inside = ndimage.distance_transform_edt(ink)
-    width = 2 * float(np.median(inside[ink & (inside == ndimage.maximum_filter(inside, 3))])) - 1
+    ridge = inside[ink & (inside == ndimage.maximum_filter(inside, 3)) & (inside <= BROADEST / 2)]
+    width = 2 * float(np.median(ridge)) - 1 if ridge.size else STROKE
     if width > 1.15 * STROKE:
         middle = ndimage.maximum_filter(inside, 2 * round(width / 2) + 1)
         ink = (inside > (width - STROKE) / 2) | (ink & (inside >= middle - STROKE / 2))

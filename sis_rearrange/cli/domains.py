@@ -69,6 +69,30 @@ def render(domain: str, split: str, count: int, start: int, size: int, workers: 
 
 
 @domains.command(
+    epilog="\b\nExamples:\n  sis domains palettes\n  sis domains palettes celebamask-hq --out out/palettes"
+)
+@click.argument("name", required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for NAME.json, to edit, and its legend NAME.png.")
+def palettes(name: str | None, out: Path | None) -> None:
+    """List the palettes that come with the package, show one (a name or a JSON file), or copy it to a folder."""
+    from sis_rearrange.conditions.palette_files import load_palette, palette_names
+    from sis_rearrange.images import label_strip, write_png, write_text
+
+    if name is None:
+        for known in palette_names():
+            click.echo(f"{known}: {len(load_palette(known))} classes")
+        return
+    palette = load_palette(name)
+    if out is None:
+        click.echo(palette.to_json())
+        return
+    stem = Path(name).name.removesuffix(".json")
+    write_text(out / f"{stem}.json", palette.to_json() + "\n")
+    write_png(out / f"{stem}.png", label_strip(palette.names, palette.colours))
+    click.echo(f"wrote {stem}.json and {stem}.png to {out}")
+
+
+@domains.command(
     "train-segmenter", epilog="\b\nExample:\n  sis domains train-segmenter toonhead --role judge --out runs/judge"
 )
 @click.argument("domain")

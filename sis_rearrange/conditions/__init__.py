@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 from sis_rearrange.conditions.base import Condition
-from sis_rearrange.conditions.palette import Palette, as_palette
+from sis_rearrange.conditions.depth import Depth
+from sis_rearrange.conditions.extracted import Extracted
+from sis_rearrange.conditions.hed import Hed
+from sis_rearrange.conditions.palette import LabelReading, Palette, as_palette
+from sis_rearrange.conditions.palette_files import load_palette, palette_names
+from sis_rearrange.conditions.registry import (
+    CONDITIONS,
+    EXTRACTED,
+    condition_names,
+    get_condition,
+    load_plugin,
+    register_condition,
+)
 from sis_rearrange.conditions.scribble import Scribble
 from sis_rearrange.conditions.segmentation import Segmentation
 from sis_rearrange.conditions.sketch import Sketch
-from sis_rearrange.errors import InputError, nearest
 
-CONDITIONS = ("segmentation", "sketch", "scribble")
-
-
-def get_condition(name: str, palette: Palette | None = None) -> Condition:
-    """The condition called `name`; "segmentation" and "scribble" need the domain's palette.
-
-    Raises `InputError` for an unknown name (with the nearest known one) or a missing palette.
-    """
-    if name not in CONDITIONS:
-        raise InputError(f"unknown condition {name!r}{nearest(name, CONDITIONS)} (known: {', '.join(CONDITIONS)})")
-    if name == "sketch":
-        return Sketch()
-    if palette is None:
-        raise InputError(f"condition {name!r} needs the palette of a domain; `sis pack new --palette` gives a pack one")
-    return Segmentation(palette) if name == "segmentation" else Scribble(palette)
-
-
-__all__ = ["CONDITIONS", "Condition", "Palette", "Scribble", "Segmentation", "Sketch", "as_palette", "get_condition"]
+__all__ = [
+    "CONDITIONS",
+    "EXTRACTED",
+    "Condition",
+    "Depth",
+    "Extracted",
+    "Hed",
+    "LabelReading",
+    "Palette",
+    "Scribble",
+    "Segmentation",
+    "Sketch",
+    "as_palette",
+    "condition_names",
+    "get_condition",
+    "load_palette",
+    "load_plugin",
+    "palette_names",
+    "register_condition",
+]

@@ -25,11 +25,15 @@ class Scribble(Condition):
     name = "scribble"
     needs_labels = True
 
-    def __init__(self, palette: Palette) -> None:
-        for name, colour in zip(palette.names, palette.colours, strict=True):
+    def __init__(
+        self,
+        palette: Palette,  # the classes that the mapper knows
+        painted: Palette | None = None,  # what files are painted in; classes go by their names. None: `palette`
+    ) -> None:
+        self.palette, self.painted = palette, painted or palette
+        for name, colour in zip(self.painted.names, self.painted.colours, strict=True):
             if min(colour) >= 255 - 2 * TOLERANCE:
                 raise InputError(f"palette: the colour of {name!r}, {colour}, is too close to the white canvas")
-        self.palette = palette
         self.channels = len(palette) + 1
 
     def from_samples(self, images: torch.Tensor, labels: torch.Tensor | None, rng: np.random.Generator) -> torch.Tensor:
@@ -56,10 +60,12 @@ class Scribble(Condition):
         return Image.fromarray(self.palette.to_rgb(np.where(canvas == 255, UNPAINTED, canvas.astype(np.int64)), CANVAS))
 
     def read(self, image: Image.Image, resolution: int, fit: str = "pad") -> tuple[torch.Tensor, Fit]:
-        """See `Condition.read`; bars of "pad" are unpainted. Errors as `Palette.from_strokes`, or nothing painted."""
+        """See `Condition.read`; bars of "pad" are unpainted. Errors as `Palette.read`, or nothing painted."""
         image = read_image(image)
         how = Fit(fit, (image.height, image.width))
-        labels = self.palette.from_strokes(reduced(image, resolution, fit))
+        labels = self.painted.from_strokes(reduced(image, resolution, fit))
+        if self.painted != self.palette:
+            labels = self.painted.translate(labels, self.palette)
         K = len(self.palette)
         square, _ = to_square(np.where(labels == UNPAINTED, K, labels).astype(np.uint8), resolution, fit, fill=K)
         if (square == K).all():

@@ -24,8 +24,12 @@ class Segmentation(Condition):
     name = "segmentation"
     needs_labels = True
 
-    def __init__(self, palette: Palette) -> None:
-        self.palette = palette
+    def __init__(
+        self,
+        palette: Palette,  # the classes that the mapper knows
+        painted: Palette | None = None,  # what files are painted in; classes go by their names. None: `palette`
+    ) -> None:
+        self.palette, self.painted = palette, painted or palette
         self.channels = len(palette)
 
     def from_samples(self, images: torch.Tensor, labels: torch.Tensor | None, rng: np.random.Generator) -> torch.Tensor:
@@ -51,10 +55,12 @@ class Segmentation(Condition):
         return self.palette.to_image(labels)
 
     def read(self, image: Image.Image, resolution: int, fit: str = "pad") -> tuple[torch.Tensor, Fit]:
-        """See `Condition.read`; bars of "pad" are background. Errors as `Palette.from_image`, or nothing painted."""
+        """See `Condition.read`; bars of "pad" are background. Errors as `Palette.read`, or nothing painted."""
         image = read_image(image)
         how = Fit(fit, (image.height, image.width))
-        labels = self.palette.from_image(reduced(image, resolution, fit))
+        labels = self.painted.from_image(reduced(image, resolution, fit))
+        if self.painted != self.palette:
+            labels = self.painted.translate(labels, self.palette).astype(np.uint8)
         if (labels == self.palette.background).all():
             raise InputError("the mask is empty: every pixel is background; paint at least one part")
         square, _ = to_square(labels, resolution, fit, fill=self.palette.background)
