@@ -26,9 +26,9 @@ Examples:
   # twice the resolution, from the networks of a pack, scored by that pack's judge
   python train_generator.py packs/mine128 --data toonhead --run runs/grow --preset toonhead128 \\
       --grow-from pretrained/toonhead --judge pretrained/toonhead
-  # a folder or zip of photos, with adaptive augmentation (the pack is made with `sis pack` first)
-  python train_generator.py packs/cats --data cats.zip --fit crop --run runs/cats --preset afhqcat512 \\
-      --ada-target 0.6 --device auto
+  # photos that `sis data prepare` made ready, with adaptive augmentation
+  python train_generator.py packs/cats --data cats512.zip --run runs/cats --preset afhqcat512 \\
+      --ada-target 0.6 --licence 'CC BY 4.0' --device auto
   # interrupted? the same command goes on where the last state was saved
   tensorboard --logdir runs""",
 )
@@ -55,7 +55,8 @@ Examples:
 @click.option("--num-layers", default=DEFAULTS.num_layers, help="Layers of the mapping network.")
 @click.option("--channel-base", default=DEFAULTS.channel_base, help="Channels times resolution, at most.")
 @click.option("--channel-max", default=DEFAULTS.channel_max, help="Channels, at most.")
-@click.option("--bfloat16/--float32", default=DEFAULTS.bfloat16, help="Precision of convolutions.")
+@click.option("--mbstd-group", default=DEFAULTS.mbstd_group, help="Pictures that the discriminator compares.")
+@click.option("--accumulate", default=DEFAULTS.accumulate, help="Pieces of a batch, one after the other: less memory.")
 @click.option("--seed", default=DEFAULTS.seed, help="Latents, order of images, initial weights.")
 @click.option("--save-every", default=DEFAULTS.save_every, help="Steps between states, scores and sample sheets.")
 @click.option("--fit", help="How images become square: crop, pad or stretch; none: they must be square.")
@@ -65,11 +66,13 @@ Examples:
 @click.option("--judge", default="", help="Pack whose judge scores the samples; none: the trained pack.")
 @click.option("--score-samples", default=MATERIAL.score_samples, help="Samples per score; 0: no scores.")
 @click.option("--workers", type=click.IntRange(0, 64), default=MATERIAL.workers, help="Processes that read pictures.")
+@click.option("--licence", default=MATERIAL.licence, help="Of the images; a new pack says it.")
+@click.option("--credit", default=MATERIAL.credit, help="Attribution for the images; a new pack says it.")
 @click.option("--replace", is_flag=True, help="Replace a generator that other parts of the pack belong to.")
 def main(pack: str, run: Path, tick: float, dry_run: bool, device: str, replace: bool, **options):
     """Train StyleGAN2 on pictures and write generator and discriminator into PACK (a folder).
 
-    A pack for an embedded domain is made where there is none.
+    The pack is made where there is none: one for an embedded domain with its part names, one for images without any.
     """
     material = Material(**{f.name: options.pop(f.name) for f in fields(Material)})
     config = GeneratorConfig(**options)

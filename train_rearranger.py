@@ -23,6 +23,9 @@ Examples:
   # the shipped rearranger of the embedded domain, twenty minutes on two cores
   python train_rearranger.py pretrained/toonhead --run runs/rearranger
   # interrupted? the same command goes on where the last state was saved
+  # on 8 GPUs; see docs/scale.md
+  accelerate launch --multi_gpu --num_processes 8 train_rearranger.py my-pack --run runs/gpus --batch 64 \\
+      --device auto --precision bfloat16
   # other clusters, and one loss term switched off
   python train_rearranger.py my-pack --run runs/k24 --clusters 24 --style 0
   tensorboard --logdir runs""",
@@ -37,9 +40,9 @@ Examples:
 @click.option("--seed", default=DEFAULTS.seed, help="Which samples are seen, and the initial weights.")
 @click.option("--relax", default=DEFAULTS.relax, help="Cells forgiven at region borders.")
 @click.option("--guide-classes", default=DEFAULTS.guide_classes, help="Finer classes for the losses; 0: none.")
-@click.option(
-    "--bfloat16/--float32", default=DEFAULTS.bfloat16, help="Precision of convolutions; see docs/training.md."
-)
+@click.option("--guide-samples", default=DEFAULTS.guide_samples, help="Samples to fit those classes on.")
+@click.option("--adversarial-after", default=DEFAULTS.adversarial_after, help="Kimg before the discriminator joins in.")
+@click.option("--accumulate", default=DEFAULTS.accumulate, help="Pieces of a batch, one after the other: less memory.")
 @click.option("--save-every", default=DEFAULTS.save_every, help="Steps between states, scores and image grids.")
 @click.option("--tap", default=32, help="Resolution of the feature map to rearrange (new clusters only).")
 @click.option("--clusters", default=24, help="Number of proxy clusters (new clusters only).")
@@ -55,6 +58,7 @@ Examples:
 @click.option("--style", default=TERMS.style, help="Weight: per-class statistics.")
 @click.option("--colour", default=TERMS.colour, help="Weight: per-class mean colour of images.")
 @click.option("--parts", default=TERMS.parts, help="Weight: the pack's segmenter finds the donor's parts.")
+@click.option("--part-colour", default=TERMS.part_colour, help="Weight: mean colour of each of these parts.")
 @click.option("--adversarial", default=TERMS.adversarial, help="Weight: the generator's discriminator.")
 def main(
     pack: str,

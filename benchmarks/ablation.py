@@ -20,7 +20,7 @@ from sis_rearrange.metrics import frechet_distance
 from sis_rearrange.pack import Pack, load_pack
 from sis_rearrange.training.rearranger import LossWeights, RearrangerConfig, train_rearranger
 
-BASE = RearrangerConfig(adversarial_after=0.2, bfloat16=True, save_every=10_000)
+BASE = RearrangerConfig(adversarial_after=0.2, precision="bfloat16", save_every=10_000)
 VARIANTS = {
     "all terms": BASE,
     **{
@@ -28,7 +28,8 @@ VARIANTS = {
         for term, weight in vars(LossWeights()).items()
         if weight > 0
     },
-    "with `parts`": replace(BASE, weights=replace(BASE.weights, parts=2.0)),
+    "with `parts`": replace(BASE, weights=replace(BASE.weights, parts=1.0)),
+    "with `parts` and `part_colour`": replace(BASE, weights=replace(BASE.weights, parts=1.0, part_colour=4.0)),
     "without refinement": replace(BASE, refine_width=0),
     "relaxed by one cell": replace(BASE, relax=1),
     "soft agreement (sharpness 1)": replace(BASE, sharpness=1.0),

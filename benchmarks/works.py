@@ -19,6 +19,7 @@ from official import OfficialSynthesis
 from op_works import op_rows
 from pairs import NotMeasured, Row, compare, fewer, largest_difference, row_of
 from PIL import Image
+from throughput import generator_rows, mapper_rows, rearranger_rows
 from training_step import Step
 from training_step import measure as measure_steps
 
@@ -185,5 +186,8 @@ WORKS = {
     "memory": Work(60, lambda quick: memory(256 if quick else 1024)),
     "latency": Work(15, latency),
     "training": Work(30, training),
+    "train-rearranger": Work(30, rearranger_rows),
+    "train-mapper": Work(40, mapper_rows),
+    "train-generator": Work(60, generator_rows),
     "ops": Work(60, op_rows),
 }

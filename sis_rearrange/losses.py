@@ -111,12 +111,13 @@ def part_weights(parts: torch.Tensor, num_classes: int) -> torch.Tensor:
     return weights / (weights * share).sum()
 
 
-def parts_shown(seen: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
+def parts_shown(seen: torch.Tensor, parts: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """Cross-entropy of the parts that a segmenter sees, logits ``[N, P, H, W]``, with labels ``[N, H, W]``.
 
-    Weighted: the few pixels of an eye decide what people see.
+    Weighted: the few pixels of an eye decide what people see. ``weights [P]`` of a larger batch that these samples
+    belong to; None: `part_weights` of these alone.
     """
-    return F.cross_entropy(seen, parts, part_weights(parts, seen.shape[1]))
+    return F.cross_entropy(seen, parts, part_weights(parts, seen.shape[1]) if weights is None else weights)
 
 
 def adversarial(fake_logits: torch.Tensor) -> torch.Tensor:

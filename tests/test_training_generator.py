@@ -91,7 +91,7 @@ def test_samples_come_to_look_like_the_pictures():
     assert error() < 0.3 * before
 
 
-@pytest.mark.parametrize("change", [{}, {"bfloat16": True, "noise": False}])
+@pytest.mark.parametrize("change", [{}, {"precision": "bfloat16", "noise": False}, {"precision": "float16"}])
 def test_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path, change):
     config = replace(TINY, **change)
     whole, cut = training_of(config), training_of(config)
@@ -131,10 +131,13 @@ def test_the_average_has_its_half_life():
 def test_styles_are_mixed_and_paths_weighed():
     plain, mixed = training_of(replace(TINY, mixing=0.0)), training_of(replace(TINY, mixing=1.0))
     with torch.no_grad():
-        one, two = (each._fakes(np.random.default_rng(0)) for each in (plain, mixed))
+        every, rng = np.arange(TINY.batch), np.random.default_rng(0)
+        one, two = (each._fakes(every, each._mixing(rng))[0] for each in (plain, mixed))
     assert not torch.allclose(one, two)
-    penalty, length = plain._path_penalty()
-    assert penalty.requires_grad and length > 0 and plain.path_mean == pytest.approx(0.01 * length)
+    lengths = plain._path_lengths(np.arange(2), True)
+    length = plain._move_path_mean([lengths])
+    assert plain._path_penalty(lengths).requires_grad and length == pytest.approx(lengths.mean().item())
+    assert length > 0 and plain.path_mean == pytest.approx(0.01 * length)
 
 
 def test_flat_art_gets_no_noise():
@@ -218,12 +221,15 @@ def test_the_script_makes_a_pack_goes_on_and_grows_it(tmp_path, tiny_pack_path):
     assert done.exit_code == 0 and "going on from step 1 of 2" in done.stderr, done.output
 
 
-def test_a_folder_needs_a_pack_first(tmp_path, tiny_pack_path):
+def test_a_folder_makes_a_pack_without_part_names(tmp_path, tiny_pack_path):
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (40, 40), "red").save(tmp_path / "pictures" / "red.png")
     common = ["--data", tmp_path / "pictures", "--run", tmp_path / "run", "--kimg", 0.004, "--batch", 4]
-    done = run_script(tmp_path / "none", *common)
-    assert done.exit_code == 2 and "is no pack yet" in done.stderr and not (tmp_path / "run").exists()
+    done = run_script(tmp_path / "new", *common, "--resolution", 32, *SMALL[2:], "--workers", 0, "--licence", "CC0")
+    assert done.exit_code == 0, done.output
+    made = load_pack(tmp_path / "new")
+    assert made.classes == () and made.info["domain"] == "new" and made.info["licences"][0]["licence"] == "CC0"
+    shutil.rmtree(tmp_path / "run")
     own = shutil.copytree(tiny_pack_path, tmp_path / "own")
     done = run_script(own, *common, "--resolution", 32)
     assert done.exit_code == 2 and "--replace" in done.stderr

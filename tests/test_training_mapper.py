@@ -48,7 +48,10 @@ def run_script(*arguments):
 
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_learns_held_out_proxy_masks(tiny_pack, name):
-    training = training_of(tiny_pack, replace(TINY, condition=name, kimg=0.16, ema=0.9, bfloat16=name == "sketch"))
+    training = training_of(
+        tiny_pack,
+        replace(TINY, condition=name, kimg=0.16, ema=0.9, precision="bfloat16" if name == "sketch" else "float32"),
+    )
     losses = [training.train_step()["loss/cross_entropy"] for _ in range(training.config.steps)]
     assert np.mean(losses[-8:]) < 0.93 * np.mean(losses[:2])
     labels = training.pairs(VALIDATION_SEEDS, np.random.default_rng(0)).looks.labels

@@ -26,7 +26,7 @@ TINY = RearrangerConfig(
     save_every=6,
     guide_classes=8,
     guide_samples=16,
-    weights=LossWeights(parts=1.0),
+    weights=LossWeights(parts=1.0, part_colour=1.0),
 )
 
 

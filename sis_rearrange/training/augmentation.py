@@ -10,6 +10,7 @@ Blitting and geometry are one affine map per picture, sampled bilinearly with mi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -68,17 +69,41 @@ class Adaptive:
         self.p, self._signs, self._count = state["p"], state["signs"], int(state["count"])
 
 
+class Changes(NamedTuple):
+    """How N pictures are changed."""
+
+    moves: np.ndarray  # [N, 3, 3], see `geometry`
+    tints: np.ndarray  # [N, 4, 4], see `colour`
+
+    def of(self, positions: np.ndarray) -> Changes:
+        """Those of some of the pictures."""
+        return Changes(self.moves[positions], self.tints[positions])
+
+
+def draw_changes(
+    count: int, side: int, p: float, rng: np.random.Generator, strengths: Strengths | None = None
+) -> Changes | None:
+    """Changes of ``count`` pictures of ``side`` pixels, each with probability ``p``; None where nothing is changed."""
+    if p <= 0:
+        return None
+    strengths = strengths or Strengths()
+    moves = np.stack([geometry(p, side, rng, strengths) for _ in range(count)])
+    return Changes(moves, np.stack([colour(p, rng, strengths) for _ in range(count)]))
+
+
 def augment(
     images: torch.Tensor, p: float, rng: np.random.Generator, strengths: Strengths | None = None
 ) -> torch.Tensor:
     """Change images ``[N, 3, H, W]``, each change with probability ``p``; differentiable once in the images."""
+    return changed(images, draw_changes(images.shape[0], images.shape[3], p, rng, strengths))
+
+
+def changed(images: torch.Tensor, changes: Changes | None) -> torch.Tensor:
+    """Images ``[N, 3, H, W]`` with their changes; differentiable once in the images."""
     assert_shape(images, [None, 3, None, None])
-    if p <= 0:
+    if changes is None:
         return images
-    strengths = strengths or Strengths()
-    n, side = images.shape[0], images.shape[3]
-    moves = np.stack([geometry(p, side, rng, strengths) for _ in range(n)])
-    tints = np.stack([colour(p, rng, strengths) for _ in range(n)])
+    moves, tints = changes
     still = np.all(moves == np.eye(3), axis=(1, 2))
     if not still.all():
         theta = torch.from_numpy(moves[:, :2]).to(images)

@@ -45,7 +45,7 @@ class Cycle(nn.Module):
         self.discriminator = discriminator
 
     def forward(
-        self, logits: torch.Tensor, looks: Looks, parts: torch.Tensor
+        self, logits: torch.Tensor, looks: Looks, parts: torch.Tensor, weights: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """How far the pictures are from showing the parts, and from looking real; scalars.
 
@@ -56,6 +56,7 @@ class Cycle(nn.Module):
             logits: the mapper's, ``[N, K, r, r]``. The rearranger gets the hard mask, the soft one the gradient.
             looks: N samples, others than those drawn.
             parts: what was drawn, labels ``[N, H, W]``.
+            weights: of the part classes ``[P]``, see `losses.parts_shown`.
         """
         logits = within_reach(logits.float(), looks.labels)
         soft = logits.softmax(dim=1)
@@ -64,7 +65,7 @@ class Cycle(nn.Module):
         moved = self.rearranger(looks.feature_map, looks.skip, one_hot(looks.labels, logits.shape[1]), mask)
         pictures = self.split.g2(moved.feature_map, moved.skip, looks.ws)
         seen = self.segmenter(pictures.clamp(-1, 1)).float()
-        shown = parts_shown(seen, parts)
+        shown = parts_shown(seen, parts, weights)
         if self.discriminator is None:
             return shown, None
         return shown, adversarial(self.discriminator(pictures).float())

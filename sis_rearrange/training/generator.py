@@ -2,17 +2,15 @@
 
 Step ``n`` sees pictures ``n * batch`` and on, and latents of seeds that follow from the settings and ``n``: a run has
 no random state. The discriminator is trained first, then the generator on the very same latents, so that each step
-makes its pictures once.
+makes its pictures once; in micro-batches it makes them twice, so as not to keep the way back of all of them.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -25,63 +23,23 @@ from sis_rearrange.features import sample_ws
 from sis_rearrange.sampling import DEFAULT_PSI
 from sis_rearrange.stylegan2 import Discriminator, Generator
 from sis_rearrange.tensors import seeded_normal
-from sis_rearrange.training.augmentation import Adaptive, augment
-from sis_rearrange.training.checks import check_not_negative, check_positive
+from sis_rearrange.training.augmentation import Adaptive, augment, changed, draw_changes
 from sis_rearrange.training.distance import JudgeDistance
+from sis_rearrange.training.generator_batch import OwnPictures, Piece
+from sis_rearrange.training.generator_config import GeneratorConfig
 from sis_rearrange.training.growth import Networks
 from sis_rearrange.training.memory import saved_bytes
-from sis_rearrange.training.rearranger import TRAIN_SEEDS, VALIDATION_SEEDS
 from sis_rearrange.training.run import Training
+from sis_rearrange.training.scale import Scale
+from sis_rearrange.training.seeds import VALIDATION_SEEDS, step_seeds
 from sis_rearrange.training.sources import Feed, Pictures
+from sis_rearrange.training.states import completed
 
 _MIXED, _PATHS, _DIRECTIONS = 100, 101, 102  # streams of a sample's seed; noise has those from 1 on
 _W_AVERAGE = 0.998  # decay of w_avg per step
 _PATH_AVERAGE = 0.01  # share of the newest path length in its running mean
 
-
-@dataclass(frozen=True)
-class GeneratorConfig:
-    """Settings of one training run."""
-
-    resolution: int = 64  # pixels per side, a power of two
-    kimg: float = 100.0  # thousands of pictures
-    batch: int = 8  # pictures per step; early on, many steps count for more than many pictures
-    lr: float = 2e-3  # Adam, of the generator
-    d_lr: float = 2e-3  # of the discriminator
-    gamma: float = 0.1  # weight of R1
-    r1_interval: int = 16  # steps between R1 penalties
-    path_weight: float = 0.0  # of the path length penalty; 0 switches it off
-    path_interval: int = 8  # steps between path length penalties
-    mixing: float = 0.3  # share of samples with two styles
-    noise: bool = False  # noise inputs: texture for photos, speckles on flat art
-    ema_kimg: float = 10.0  # half-life of the averaged weights
-    ema_rampup: float = 0.05  # that half-life as a share of what was seen, where that is shorter; 0: no ramp
-    ada_target: float = 0.0  # mean sign of the logits at real pictures to aim at, 0.6 say; 0: no augmentation
-    ada_kimg: float = 500.0  # thousands of pictures in which the augmentation probability can go from 0 to 1
-    z_dim: int = 128
-    w_dim: int = 128
-    num_layers: int = 4  # of the mapping network
-    channel_base: int = 2048
-    channel_max: int = 128
-    bfloat16: bool = False  # convolutions in bfloat16: faster on processors that have it
-    seed: int = 0
-    save_every: int = 1000  # steps between states, scores and sample sheets
-
-    def __post_init__(self) -> None:
-        if self.resolution < 8 or self.resolution & (self.resolution - 1):
-            raise InputError(f"--resolution {self.resolution}: must be a power of two, at least 8")
-        check_positive(self, "kimg", "batch", "lr", "d_lr", "r1_interval", "path_interval", "ema_kimg", "ada_kimg")
-        check_positive(self, "save_every", "z_dim", "w_dim", "num_layers", "channel_base", "channel_max")
-        check_not_negative(self, "gamma", "path_weight", "mixing", "ema_rampup", "ada_target", "seed")
-        if self.mixing > 1 or self.ada_target >= 1:
-            raise InputError("--mixing and --ada-target are shares: at most 1")
-        if self.channel_base < self.resolution:
-            raise InputError(f"--channel-base {self.channel_base}: leaves no channels at {self.resolution} pixels")
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of the whole run."""
-        return math.ceil(self.kimg * 1000 / self.batch)
+__all__ = ["GeneratorConfig", "GeneratorTraining"]
 
 
 class GeneratorTraining(Training):
@@ -96,7 +54,7 @@ class GeneratorTraining(Training):
         "augmentation",
         "waiting",
     )
-    less_memory = "--batch, or use --bfloat16"
+    less_memory = "--batch, or raise --accumulate, or use --precision bfloat16"
 
     def __init__(
         self,
@@ -106,10 +64,12 @@ class GeneratorTraining(Training):
         start: Networks | None = None,  # None: fresh networks
         origin: str = "",  # what ``start`` was made from: part of the settings
         distance: JudgeDistance | None = None,
-        device: torch.device | None = None,
+        scale: Scale | None = None,  # None: this process does everything, on the CPU
     ) -> None:
         self.config, self.pictures, self.distance, self.origin = config, pictures, distance, origin
-        self.device = device or torch.device("cpu")
+        self.scale = scale or Scale(None, config.precision, config.accumulate)
+        self.device = self.scale.device
+        self._positions = self.scale.pieces(config.batch, config.mbstd_group)
         generator, average, discriminator = self._networks(start)
         self.g, self.d = generator.to(self.device).train(), discriminator.to(self.device).train()
         self.ema = average.to(self.device).eval().requires_grad_(False)
@@ -117,7 +77,9 @@ class GeneratorTraining(Training):
         self.g_optimizer = torch.optim.Adam(self.g.parameters(), lr=config.lr, betas=(0.0, 0.99))
         self.d_optimizer = torch.optim.Adam(self.d.requires_grad_(True).parameters(), lr=config.d_lr, betas=(0.0, 0.99))
         self.d.requires_grad_(False)
-        self.feed = Feed(pictures, config.batch, workers)
+        mine = np.concatenate(self._positions)
+        self._whole = len(self._positions[0]) == config.batch
+        self.feed = Feed(pictures if self._whole else OwnPictures(pictures, config.batch, mine), len(mine), workers)
         self.adaptive = Adaptive(config.ada_target, config.ada_kimg)
         self.path_mean = 0.0
         self.fresh = start is None
@@ -129,117 +91,177 @@ class GeneratorTraining(Training):
         config = self.config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            widths = {"channel_base": config.channel_base, "channel_max": config.channel_max}
+            widths: dict[str, Any] = {"channel_base": config.channel_base, "channel_max": config.channel_max}
+            group = {"mbstd_group_size": config.mbstd_group}
             if start is None:
                 fresh = Generator(
                     config.z_dim, 0, config.w_dim, config.resolution, num_layers=config.num_layers, **widths
                 )
-                return fresh, copy.deepcopy(fresh), Discriminator(0, config.resolution, **widths)
+                return fresh, copy.deepcopy(fresh), Discriminator(0, config.resolution, **widths, **group)
             if start.resolution != config.resolution:
                 raise InputError(
                     f"--resolution {config.resolution}: the networks given are for {start.resolution} pixels"
                 )
             widths = {name: start.generator.config[name] for name in widths}
-            return start.generator, start.average, start.discriminator or Discriminator(0, config.resolution, **widths)
+            judge = start.discriminator or Discriminator(0, config.resolution, **widths)
+            judge.b4.group_size = judge.config["mbstd_group_size"] = config.mbstd_group
+            return start.generator, start.average, judge
 
     # ---- one step ----------------------------------------------------------------------------------------------------
 
-    def _autocast(self) -> Any:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.config.bfloat16 else nullcontext()
+    def _seeds(self, positions: np.ndarray) -> list[int]:
+        seeds = step_seeds(self.config.seed, self.step, self.config.batch)
+        return [seeds[at] for at in positions]
 
-    def _seeds(self, count: int) -> range:
-        first = TRAIN_SEEDS + self.config.seed * 100_000_000 + self.step * self.config.batch
-        return range(first, first + count)
+    def _latents(self, positions: np.ndarray, stream: int) -> torch.Tensor:
+        return seeded_normal(self._seeds(positions), [self.g.z_dim], stream).to(self.device)
 
-    def _latents(self, count: int, stream: int) -> torch.Tensor:
-        return seeded_normal(self._seeds(count), [self.g.z_dim], stream).to(self.device)
-
-    def _synthesize(self, ws: torch.Tensor) -> torch.Tensor:
+    def _synthesize(self, ws: torch.Tensor, positions: np.ndarray) -> torch.Tensor:
         mode = "random" if self.config.noise else "none"
-        seeds = self._seeds(ws.shape[0]) if self.config.noise else None
+        seeds = self._seeds(positions) if self.config.noise else None
         return self.g.synthesis(ws, mode, seeds).float()
 
-    def _fakes(self, rng: np.random.Generator) -> torch.Tensor:
-        """The step's pictures ``[batch, 3, r, r]``, with gradients to the generator; moves ``w_avg`` too."""
+    def _mixing(self, rng: np.random.Generator) -> np.ndarray:
+        """The row of ws from which on each picture of the batch takes another sample's; past the end: none."""
         config, rows = self.config, self.g.num_ws
-        ws = self.g.mapping(self._latents(config.batch, 0))
-        self.g.mapping.w_avg.lerp_(ws[:, 0].detach().mean(dim=0), 1 - _W_AVERAGE)
         mixed, cuts = rng.random(config.batch) < config.mixing, rng.integers(1, rows, config.batch)
-        if mixed.any():
-            second = np.arange(rows)[None] >= np.where(mixed, cuts, rows)[:, None]
-            others = self.g.mapping(self._latents(config.batch, _MIXED))
-            ws = torch.where(torch.from_numpy(second).to(self.device)[:, :, None], others, ws)
-        with self._autocast():
-            return self._synthesize(ws)
+        return np.where(mixed, cuts, rows)
+
+    def _fakes(self, positions: np.ndarray, cuts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pictures ``[n, 3, r, r]`` at positions of the step's batch, with gradients, and their w ``[n, w_dim]``."""
+        rows, cuts = self.g.num_ws, cuts[positions]
+        ws = self.g.mapping(self._latents(positions, 0))
+        first = ws[:, 0].detach()
+        if (cuts < rows).any():
+            second = torch.from_numpy(np.arange(rows)[None] >= cuts[:, None]).to(self.device)
+            others = self.g.mapping(self._latents(positions, _MIXED))
+            ws = torch.where(second[:, :, None], others, ws)
+        with self.scale.autocast():
+            return self._synthesize(ws, positions), first
 
     def train_step(self) -> dict[str, float]:
         """One update of the discriminator, one of the generator."""
         config = self.config
         started, waited = time.monotonic(), self.feed.waited
-        real = self.feed.take(self.step * config.batch).to(self.device)
+        count = len(np.concatenate(self._positions))
+        real = self.feed.take(self.step * count).to(self.device).split([len(at) for at in self._positions])
         rng = np.random.default_rng([config.seed, self.step])
-        fake = self._fakes(rng)
-        stats = self._discriminator_step(real, fake.detach(), rng)
-        stats |= self._generator_step(fake, rng)
+        cuts = self._mixing(rng)
+        with torch.set_grad_enabled(config.accumulate == 1):
+            fakes, ws = zip(*(self._fakes(at, cuts) for at in self._positions), strict=True)
+        self._move_w_average(ws)
+        pieces = [Piece(*each) for each in zip(self._positions, real, fakes, strict=True)]
+        stats = self._discriminator_step(pieces, rng)
+        stats |= self._generator_step(pieces, cuts, rng)
         self._average()
         self.step += 1
         waiting = (self.feed.waited - waited) / (time.monotonic() - started)
         return stats | {"augmentation": self.adaptive.p, "waiting": waiting}
 
-    def _discriminator_step(self, real: torch.Tensor, fake: torch.Tensor, rng: np.random.Generator) -> dict[str, float]:
+    def _move_w_average(self, ws: Sequence[torch.Tensor]) -> None:
+        """Towards the mean w of the step's batch, of which this process has ``ws``."""
+        if self._whole and len(ws) == 1:
+            mean = ws[0].mean(dim=0)
+        else:
+            mean = torch.cat(list(ws)).sum(dim=0) / self.config.batch
+            self.scale.add_up([mean])
+        self.g.mapping.w_avg.lerp_(mean, 1 - _W_AVERAGE)
+
+    def _share(self, piece: Piece) -> float:
+        return len(piece.positions) / self.config.batch
+
+    def _discriminator_step(self, pieces: Sequence[Piece], rng: np.random.Generator) -> dict[str, float]:
         config, p = self.config, self.adaptive.p
         penalise = config.gamma > 0 and self.step % config.r1_interval == 0
+        to_real, to_fake = (draw_changes(config.batch, config.resolution, p, rng) for _ in range(2))
         self.d.requires_grad_(True)
-        real = augment(real, p, rng).detach().requires_grad_(penalise)
-        # The penalty needs second gradients, which reduced precision spoils
-        with nullcontext() if penalise else self._autocast():
-            real_logits, fake_logits = self.d(real).float(), self.d(augment(fake, p, rng)).float()
-        loss = losses.discriminator(real_logits, fake_logits)
-        stats = {
-            "loss/discriminator": loss.item(),
-            "logits/real": real_logits.mean().item(),
-            "logits/fake": fake_logits.mean().item(),
-        }
-        if penalise:
-            penalty = losses.r1_penalty(real_logits, real, config.gamma)
-            stats["loss/r1"] = penalty.item()
-            loss = loss + penalty * config.r1_interval
         self.d_optimizer.param_groups[0]["lr"] = config.d_lr
         self.d_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.d_optimizer.step()
+        noted, logits = {"loss/discriminator": 0.0} | ({"loss/r1": 0.0} if penalise else {}), []
+        for piece in pieces:
+            real = changed(piece.real, piece.its(to_real)).detach().requires_grad_(penalise)
+            # The penalty needs second gradients, which reduced precision spoils
+            with self.scale.autocast(not penalise):
+                real_logits = self.d(real).float()
+                fake_logits = self.d(changed(piece.fake.detach(), piece.its(to_fake))).float()
+            loss = losses.discriminator(real_logits, fake_logits) * self._share(piece)
+            noted["loss/discriminator"] += loss.item()
+            if penalise:
+                penalty = losses.r1_penalty(real_logits, real, config.gamma) * self._share(piece)
+                noted["loss/r1"] += penalty.item()
+                loss = loss + penalty * config.r1_interval
+            self.scale.backward(loss)
+            logits.append(torch.cat([real_logits, fake_logits], dim=1).detach())
+        self.scale.step(self.d_optimizer, self.step)
         self.d.requires_grad_(False)
-        self.adaptive.see(real_logits, self.step)
-        return stats
+        every = self.scale.gather(torch.cat(logits), np.concatenate(self._positions), config.batch)
+        self.adaptive.see(every[:, 0], self.step)
+        real_mean, fake_mean = every.t().contiguous().mean(dim=1).tolist()
+        return self.scale.total(noted) | {"logits/real": real_mean, "logits/fake": fake_mean}
 
-    def _generator_step(self, fake: torch.Tensor, rng: np.random.Generator) -> dict[str, float]:
+    def _generator_step(self, pieces: Sequence[Piece], cuts: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
         config = self.config
-        with self._autocast():
-            logits = self.d(augment(fake, self.adaptive.p, rng))
-        loss = losses.adversarial(logits.float())
-        stats = {"loss/generator": loss.item()}
-        if config.path_weight > 0 and self.step % config.path_interval == 0:
-            penalty, stats["path_length"] = self._path_penalty()
-            stats["loss/path"] = penalty.item()
-            loss = loss + penalty * config.path_weight * config.path_interval
+        changes = draw_changes(config.batch, config.resolution, self.adaptive.p, rng)
+        paths = self._path_positions() if config.path_weight > 0 and self.step % config.path_interval == 0 else None
+        known, length = False, 0.0
+        if paths is not None and config.accumulate > 1:  # the mean is of all pieces: once through them to know it
+            length, known = self._move_path_mean([self._path_lengths(at, False) for at in paths]), True
         self.g_optimizer.param_groups[0]["lr"] = config.lr
         self.g_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.g_optimizer.step()
-        return stats
+        noted = {"loss/generator": 0.0} | ({} if paths is None else {"loss/path": 0.0})
+        for number, piece in enumerate(pieces):
+            fake = piece.fake if piece.fake.requires_grad else self._fakes(piece.positions, cuts)[0]
+            with self.scale.autocast():
+                logits = self.d(changed(fake, piece.its(changes)))
+            loss = losses.adversarial(logits.float()) * self._share(piece)
+            noted["loss/generator"] += loss.item()
+            if paths is not None:
+                lengths = self._path_lengths(paths[number], True)
+                if not known:
+                    length = self._move_path_mean([lengths])
+                penalty = self._path_penalty(lengths)
+                noted["loss/path"] += penalty.item()
+                loss = loss + penalty * config.path_weight * config.path_interval
+            self.scale.backward(loss)
+        self.scale.step(self.g_optimizer, self.step)
+        return self.scale.total(noted) | ({} if paths is None else {"path_length": length})
 
-    def _path_penalty(self) -> tuple[torch.Tensor, float]:
-        """Squared distance of path lengths to their running mean (equation 4 of StyleGAN2), and the mean length."""
-        count = max(1, self.config.batch // 2)
-        ws = self.g.mapping(self._latents(count, _PATHS))
-        images = self._synthesize(ws)
+    @property
+    def _path_count(self) -> int:
+        """Pictures of a step whose path lengths are measured."""
+        return max(1, self.config.batch // 2)
+
+    def _path_positions(self) -> list[np.ndarray]:
+        """Those in each of this process's pieces, as even as can be."""
+        every = np.array_split(np.arange(self._path_count), self.scale.processes * self.config.accumulate)
+        return every[self.scale.rank * self.config.accumulate :][: self.config.accumulate]
+
+    def _path_lengths(self, positions: np.ndarray, differentiable: bool) -> torch.Tensor:
+        """How far pictures move with their ws, ``[n]`` (equation 4 of StyleGAN2)."""
+        if not len(positions):
+            return torch.zeros(0, device=self.device)
+        ws = self.g.mapping(self._latents(positions, _PATHS))
+        images = self._synthesize(ws, positions)
         side = self.config.resolution
-        directions = seeded_normal(self._seeds(count), [3, side, side], _DIRECTIONS).to(self.device) / side
-        (gradient,) = torch.autograd.grad((images * directions).sum(), ws, create_graph=True)
-        lengths = gradient.square().sum(dim=2).mean(dim=1).sqrt()
-        mean = lengths.mean().item()
+        directions = seeded_normal(self._seeds(positions), [3, side, side], _DIRECTIONS).to(self.device) / side
+        (gradient,) = torch.autograd.grad((images * directions).sum(), ws, create_graph=differentiable)
+        return gradient.square().sum(dim=2).mean(dim=1).sqrt()
+
+    def _move_path_mean(self, lengths: Sequence[torch.Tensor]) -> float:
+        """Move the running mean towards that of all pieces of all processes, which is returned."""
+        every = torch.cat([each.detach() for each in lengths])
+        if len(every) == self._path_count:
+            mean = every.mean().item()
+        else:
+            mean = self.scale.total({"lengths": every.double().sum().item()})["lengths"] / self._path_count
         self.path_mean += _PATH_AVERAGE * (mean - self.path_mean)
-        return (lengths - self.path_mean).square().mean(), mean
+        return mean
+
+    def _path_penalty(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Squared distance of path lengths to their running mean, as a share of the batch's (equation 4)."""
+        if not len(lengths):
+            return lengths.sum()
+        return (lengths - self.path_mean).square().mean() * (len(lengths) / self._path_count)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -279,19 +301,24 @@ class GeneratorTraining(Training):
         return torch.cat([_tiled(real, 8), _tiled(changed, 8)], dim=1)
 
     def activation_bytes(self) -> int:
-        """Those of one picture in each network, times what the discriminator's step holds at once."""
+        """Those of one picture in each network, times what a piece of the discriminator's step holds at once."""
         self.d.requires_grad_(True)
-        ws = self.g.mapping(self._latents(1, 0))
-        with self._autocast():
-            made = saved_bytes(lambda: self._synthesize(ws), [self.g])
+        one = np.arange(1)
+        ws = self.g.mapping(self._latents(one, 0))
+        with self.scale.autocast():
+            made = saved_bytes(lambda: self._synthesize(ws, one), [self.g])
             judged = saved_bytes(lambda: self.d(ws.new_zeros(1, 3, *[self.config.resolution] * 2)), [self.d])
         # Real and generated pictures; R1 keeps the way back from the real ones too
-        return self.config.batch * (made + judged * (4 if self.config.gamma > 0 else 2))
+        return len(self._positions[0]) * (made + judged * (4 if self.config.gamma > 0 else 2))
 
     def settings(self) -> dict[str, Any]:
-        """All settings but the length, which may be changed, and what is trained on and from."""
-        free = {"kimg": None, "save_every": None}
+        """All settings but those that may be changed, the length and the pieces; what is trained on and from."""
+        free = {"kimg": None, "save_every": None, "accumulate": None}
         return asdict(self.config) | free | {"data": self.pictures.describe(), "from": self.origin}
+
+    def former(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """As `Training`."""
+        return completed(settings, asdict(GeneratorConfig()) | {"accumulate": None})
 
     def parts(self) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
         """Generator, its average, discriminator, and their optimisers."""

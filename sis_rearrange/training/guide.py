@@ -8,7 +8,7 @@ within it. The rearranger is never given these classes; it learns to see them in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn as nn
@@ -40,11 +40,18 @@ class TwoTaps:
 class Guide(nn.Module):
     """The guide classes of a generator, fitted on seeded samples."""
 
-    def __init__(self, split: SplitGenerator, num_classes: int, seeds: Sequence[int], psi: float) -> None:
+    def __init__(
+        self,
+        split: SplitGenerator,
+        num_classes: int,
+        seeds: Sequence[int],  # of the samples to fit on
+        psi: float,  # their truncation
+        progress: Callable[[int], None] | None = None,  # called with the number of samples done since the last call
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self._taps = TwoTaps(split)
-        self.clusters = fit_proxy(self._taps, num_classes, seeds, psi=psi)
+        self.clusters = fit_proxy(self._taps, num_classes, seeds, psi=psi, progress=progress)
 
     @torch.no_grad()
     def labels(self, ws: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:

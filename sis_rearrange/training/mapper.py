@@ -3,12 +3,17 @@
 Each step samples a batch, runs the condition's extractor on the pictures, and asks the mapper for the samples' own
 proxy masks. Sample number i of a run always comes from the same seed, and its drawing from a generator seeded by the
 run and the step: a run has no random state. Pictures are never mirrored, since clusters know left from right.
+
+Several processes share the samples, and batch normalisation sees those of all. Drawing is left to chance from sample to
+sample, so every process draws the whole batch and keeps its own; micro-batches would be normalised each by itself, and
+are not offered.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,19 +23,21 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from sis_rearrange.conditions import CONDITIONS, Condition
+from sis_rearrange.conditions import Condition, condition_names
 from sis_rearrange.errors import InputError, nearest
 from sis_rearrange.features import SplitGenerator, sample_ws
+from sis_rearrange.losses import part_weights
 from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.proxy import ProxyClusters, palette
 from sis_rearrange.rearranger import Rearranger
 from sis_rearrange.stylegan2 import Discriminator
 from sis_rearrange.training.checks import check_not_negative, check_positive
 from sis_rearrange.training.cycle import Cycle, Looks
-from sis_rearrange.training.rearranger import TRAIN_SEEDS, VALIDATION_SEEDS
 from sis_rearrange.training.run import Training, run_training
+from sis_rearrange.training.scale import Scale, check_precision, cut
 from sis_rearrange.training.schedule import learning_rate
-from sis_rearrange.training.stopping import Diverged
+from sis_rearrange.training.seeds import VALIDATION_SEEDS, step_seeds
+from sis_rearrange.training.states import completed
 from sis_rearrange.unet import UNet
 
 
@@ -38,9 +45,9 @@ from sis_rearrange.unet import UNet
 class MapperConfig:
     """Settings of one training run."""
 
-    condition: str  # one of CONDITIONS
+    condition: str  # one of `condition_names()`
     kimg: float = 20.0  # thousands of samples
-    batch: int = 16  # samples per step
+    batch: int = 16  # samples per step, over all processes
     lr: float = 3e-3  # peak of AdamW, reached after 10 % of the steps, cosine to 0
     weight_decay: float = 1e-2
     psi: float = 0.9  # truncation of the samples
@@ -50,14 +57,14 @@ class MapperConfig:
     natural: float = 0.0  # weight of the discriminator's opinion of that picture; 0 switches it off
     cycle_batch: int = 4  # samples of each step that are followed to the picture
     cycle_after: float = 0.3  # share of the run before that starts
-    bfloat16: bool = False  # convolutions in bfloat16: faster on processors that have it
+    precision: str = "float32"  # of convolutions; bfloat16 is faster on processors that have it
     seed: int = 0
     ema: float = 0.998  # decay per step of the averaged weights that are shipped
     save_every: int = 250  # steps between states, scores and image grids
 
     def __post_init__(self) -> None:
-        if self.condition not in CONDITIONS:
-            hint = f"{nearest(self.condition, CONDITIONS)} (known: {', '.join(CONDITIONS)})"
+        if self.condition not in condition_names():
+            hint = f"{nearest(self.condition, condition_names())} (known: {', '.join(condition_names())})"
             raise InputError(f"--condition {self.condition}: unknown{hint}")
         check_positive(self, "batch", "kimg", "lr", "save_every")
         check_not_negative(self, "seed", "weight_decay", "cycle", "natural", "cycle_after", "ema")
@@ -65,6 +72,7 @@ class MapperConfig:
             raise InputError(f"--cycle-batch {self.cycle_batch}: must be at least 1 and below --batch {self.batch}")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"--label-smoothing {self.label_smoothing}: must be in [0, 1)")
+        check_precision(self.precision, 1)
 
     @property
     def steps(self) -> int:
@@ -85,7 +93,7 @@ class MapperTraining(Training):
     """Networks, optimiser and counters of one run."""
 
     shown = ("loss/cross_entropy", "batch/accuracy", "score/proxy_accuracy")
-    less_memory = "--batch, or --cycle-batch, or use --bfloat16"
+    less_memory = "--batch, or --cycle-batch, or use --precision bfloat16"
 
     def __init__(
         self,
@@ -96,6 +104,7 @@ class MapperTraining(Training):
         config: MapperConfig,
         rearranger: Rearranger | None = None,  # needed where config.cycle > 0
         discriminator: Discriminator | None = None,  # needed where config.natural > 0 too
+        scale: Scale | None = None,  # None: this process does everything
     ) -> None:
         if condition.needs_labels and segmenter is None:
             raise ValueError(f"{condition.name} needs a segmenter")
@@ -108,9 +117,12 @@ class MapperTraining(Training):
                 raise ValueError("the natural term needs a discriminator")
             self.cycle = Cycle(split, rearranger, segmenter, discriminator if config.natural > 0 else None)
         self.device = proxy.centroids.device
+        self.scale = scale or Scale(self.device, config.precision)
+        self._at, self._followed = self._positions()
         # Channels last: convolutions take a fifth less time
         self.net = self._new_mapper().to(memory_format=torch.channels_last).to(self.device).train()
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self.scale.synchronised(self.net)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.name, self.steps = config.condition, config.steps
         self.batch, self.save_every = config.batch, config.save_every
@@ -136,57 +148,107 @@ class MapperTraining(Training):
 
     # ---- one step ----------------------------------------------------------------------------------------------------
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+    def _positions(self) -> tuple[np.ndarray, int]:
+        """Which samples of a batch this process has, those followed to the picture first, and how many those are."""
+        config, scale, cycle = self.config, self.scale, self.cycle
+        if config.batch < scale.processes:
+            raise InputError(f"--batch {config.batch}: must be at least the number of processes, {scale.processes}")
+        count = 0 if cycle is None else config.cycle_batch
+        rest = np.array_split(np.arange(count, config.batch), scale.processes)[scale.rank]
+        if cycle is not None and cycle.discriminator is not None:  # which compares pictures with each other
+            group = cycle.discriminator.b4.group_size
+            followed = cut(count, scale.processes, group, "--cycle-batch")[scale.rank]
+        else:
+            followed = np.array_split(np.arange(count), scale.processes)[scale.rank]
+        return np.concatenate([followed, rest]), len(followed)
 
-    @torch.no_grad()
-    def pairs(self, seeds: range, rng: np.random.Generator) -> Pairs:
-        """Sample the generator and draw what it shows; ``rng`` decides how."""
+    def _looks(self, seeds: Sequence[int]) -> Looks:
         ws = sample_ws(self.split.generator, seeds, self.config.psi)
         feature_map, skip = self.split.g1(ws)
-        images = self.split.g2(feature_map, skip, ws).clamp(-1, 1)
-        with self._autocast():
-            parts = None if self.segmenter is None else self.segmenter(images).argmax(dim=1)
-        drawings = self.condition.from_samples(images, parts, rng).to(self.device)
-        return Pairs(images, drawings, parts, Looks(ws, feature_map, skip, self.proxy.labels(feature_map)))
+        return Looks(ws, feature_map, skip, self.proxy.labels(feature_map))
 
-    def _step_pairs(self) -> Pairs:
-        """What the present step sees."""
-        config = self.config
-        first = TRAIN_SEEDS + config.seed * 100_000_000 + self.step * config.batch
-        return self.pairs(range(first, first + config.batch), np.random.default_rng([config.seed, self.step]))
+    def _seen(self, looks: Looks) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Pictures of samples, and the parts that the segmenter sees in them, where there is one."""
+        images = self.split.g2(looks.feature_map, looks.skip, looks.ws).clamp(-1, 1)
+        with self.scale.autocast():
+            return images, None if self.segmenter is None else self.segmenter(images).argmax(dim=1)
+
+    @torch.no_grad()
+    def pairs(self, seeds: Sequence[int], rng: np.random.Generator) -> Pairs:
+        """Sample the generator and draw what it shows; ``rng`` decides how."""
+        looks = self._looks(seeds)
+        images, parts = self._seen(looks)
+        return Pairs(images, self.condition.from_samples(images, parts, rng).to(self.device), parts, looks)
+
+    @torch.no_grad()
+    def _step_pairs(self) -> tuple[Pairs, torch.Tensor | None]:
+        """What the present step sees in this process, and the parts in all its samples."""
+        config, at = self.config, self._at
+        seeds, rng = step_seeds(config.seed, self.step, config.batch), np.random.default_rng([config.seed, self.step])
+        if self.scale.processes == 1:
+            pairs = self.pairs(seeds, rng)
+            return pairs, pairs.parts
+        looks = self._looks([seeds[place] for place in at])
+        images, parts = self._seen(looks)
+        every = self.scale.gather(images, at, config.batch)
+        every_parts = None if parts is None else self.scale.gather(parts.to(torch.uint8), at, config.batch).long()
+        drawings = self.condition.from_samples(every, every_parts, rng)[torch.from_numpy(at)]
+        return Pairs(images, drawings.to(self.device), parts, looks), every_parts
+
+    def _other_looks(self, pairs: Pairs) -> Looks:
+        """The look that each of the samples followed to the picture is to get: another sample's of the batch."""
+        config, count = self.config, self.config.cycle_batch
+        first = count if config.batch >= 2 * count else config.batch - count
+        if self.scale.processes == 1:
+            return Looks(*(each[first : first + count] for each in pairs.looks))
+        seeds = step_seeds(config.seed, self.step, config.batch)
+        with torch.no_grad():
+            return self._looks([seeds[first + place] for place in self._at[: self._followed]])
 
     def train_step(self) -> dict[str, float]:
         """One update of the mapper; returns its loss and accuracy on the batch."""
-        config, pairs = self.config, self._step_pairs()
+        config = self.config
+        pairs, every_parts = self._step_pairs()
+        share = len(self._at) / config.batch
         rate = learning_rate(self.step, config.steps, config.lr)
         self.optimizer.param_groups[0]["lr"] = rate
-        with self._autocast():
+        with self.scale.autocast():
             logits = self.net(pairs.drawings)
         logits, labels = logits.float(), pairs.looks.labels
-        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-        stats = {"loss/cross_entropy": loss.item(), "lr": rate}
+        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing) * share
+        stats = {"loss/cross_entropy": loss.item()}
         if self.cycle is not None and self.step >= config.cycle_after * config.steps:
-            count = config.cycle_batch
-            others = Looks(*(t[count : 2 * count] if len(t) >= 2 * count else t[-count:] for t in pairs.looks))
-            assert pairs.parts is not None
-            with self._autocast():
-                shown, real = self.cycle(logits[:count], others, pairs.parts[:count])
-            stats["loss/cycle"] = shown.item()
-            loss = loss + config.cycle * shown
-            if real is not None:
-                stats["loss/natural"] = real.item()
-                loss = loss + config.natural * real
+            stats |= {"loss/cycle": 0.0} | ({} if self.cycle.discriminator is None else {"loss/natural": 0.0})
+            for name, weight, term in self._followed_terms(logits, pairs, every_parts):
+                stats[name] = term.item()
+                loss = loss + weight * term
+        accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
-        if not torch.isfinite(norm):
-            raise Diverged(f"training diverged at step {self.step}: the gradient is not finite; lower --lr")
-        self.optimizer.step()
+        self.scale.backward(loss)
+        norm = self.scale.step(self.optimizer, self.step, clip=5.0)
         self._average()
         self.step += 1
-        accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
-        return stats | {"batch/accuracy": accuracy.item(), "grad_norm": norm.item()}
+        stats = self.scale.total(stats | {"batch/accuracy": accuracy.item() * share})
+        return stats | {"lr": rate} | ({} if norm is None else {"grad_norm": norm})
+
+    def _followed_terms(
+        self, logits: torch.Tensor, pairs: Pairs, every_parts: torch.Tensor | None
+    ) -> list[tuple[str, float, torch.Tensor]]:
+        """Name, weight and value of the terms on the pictures that this process follows, as shares of all of them."""
+        config, count = self.config, self._followed
+        if count == 0:
+            return []
+        assert self.cycle is not None and pairs.parts is not None and every_parts is not None
+        asked, every = pairs.parts[:count], every_parts[: config.cycle_batch]
+        weights = part_weights(every, self.cycle.segmenter.out_channels)
+        with self.scale.autocast():
+            shown, real = self.cycle(logits[:count], self._other_looks(pairs), asked, weights)
+        whole = count == config.cycle_batch
+        share = 1.0 if whole else float(weights[asked].double().sum() / weights[every].double().sum())
+        terms = [("loss/cycle", config.cycle, shown * share)]
+        if real is not None:
+            terms.append(("loss/natural", config.natural, real * (count / config.cycle_batch)))
+        return terms
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -222,7 +284,7 @@ class MapperTraining(Training):
     @torch.inference_mode()
     def first_batch(self) -> torch.Tensor:
         """The same of the samples that the first step sees."""
-        return self._picture(self._step_pairs())
+        return self._picture(self._step_pairs()[0])
 
     def _picture(self, pairs: Pairs) -> torch.Tensor:
         """``[3, H, W]`` in [0, 1]."""
@@ -243,6 +305,10 @@ class MapperTraining(Training):
     def settings(self) -> dict[str, Any]:
         """All settings of the run."""
         return asdict(self.config)
+
+    def former(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """As `Training`."""
+        return completed(settings, asdict(MapperConfig(self.config.condition)))
 
     def parts(self) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
         """The mapper, its average, its optimiser."""

@@ -13,12 +13,12 @@ from sis_rearrange.domains.base import check_request
 from sis_rearrange.errors import InputError, nearest
 from sis_rearrange.pack import DISCRIMINATOR, GENERATOR, PROXY, create_pack, load_pack, write_component
 from sis_rearrange.pack_files import INFO_FILE
-from sis_rearrange.sampling import pick_device
 from sis_rearrange.training.distance import JudgeDistance, judge_of
 from sis_rearrange.training.generator import GeneratorConfig, GeneratorTraining
 from sis_rearrange.training.growth import Networks, grow, read_start
 from sis_rearrange.training.pack_training import facts_of
 from sis_rearrange.training.run import TICK, run_training
+from sis_rearrange.training.scale import make_scale
 from sis_rearrange.training.sources import ImageFiles, Pictures, Renders
 from sis_rearrange.training.states import stored_states
 
@@ -35,6 +35,8 @@ class Material:
     judge: str = ""  # pack whose judge scores the samples; "": the trained pack, where it has one
     score_samples: int = 500  # samples per score; 0: no scores
     workers: int = 2  # processes that render or read pictures
+    licence: str = ""  # of a folder's or zip's pictures, for a new pack; a domain has its own
+    credit: str = ""  # attribution that pictures made with that pack carry
 
     def __post_init__(self) -> None:
         if self.resume_from and self.grow_from:
@@ -89,8 +91,8 @@ def generator_training(
     start = material.networks(config, run)
     origin = material.grow_from or material.resume_from
     distance = material.distance(pack, config, run)
-    where = pick_device(device)
-    return GeneratorTraining(config, material.pictures(config), material.workers, start, origin, distance, where)
+    scale = make_scale(device, config.precision, config.accumulate)
+    return GeneratorTraining(config, material.pictures(config), material.workers, start, origin, distance, scale)
 
 
 def train_pack_generator(
@@ -104,18 +106,17 @@ def train_pack_generator(
 ) -> dict[str, float]:
     """Train a generator and its discriminator and write both into the pack; returns the scores.
 
-    Where there is no pack yet, one is made for an embedded domain. Raises InputError for other ``material`` without a
-    pack, for a pack of another resolution, and for one whose proxy clusters belong to the generator it has, unless that
-    is to be ``replace``d.
+    Where there is no pack yet, one is made: an embedded domain's with its part names, one for images without any.
+    Raises InputError for a pack of another resolution, and for one whose proxy clusters belong to the generator it has,
+    unless that is to be ``replace``d.
     """
     pack = Path(pack_path)
     training = generator_training(pack, run, config, material, device)
-    _check_pack(pack, config, material, replace)
-    domain = material.domain()
-    if domain is not None and not (pack / INFO_FILE).is_file():
-        art = {"what": "the training pictures", "licence": domain.licence, "credit": domain.credit}
-        create_pack(pack, pack.name, domain.name, domain.classes, domain.palette, config.resolution, [art])
+    scale = training.scale
+    scale.on_main(lambda: _open_pack(pack, config, material, replace))
     scores = run_training(training, run, tick)
+    if not scale.main:
+        return scores
     seen = {
         "images_seen": training.steps * training.batch,
         "data": training.pictures.describe(),
@@ -126,15 +127,31 @@ def train_pack_generator(
         (DISCRIMINATOR, "discriminator", training.d),
     ):
         write_component(
-            pack, relpath, _portable(network), {"kind": kind, "args": network.config}, facts_of(config, scores) | seen
+            pack,
+            relpath,
+            _portable(network),
+            {"kind": kind, "args": network.config},
+            facts_of(config, scores, scale.processes) | seen,
         )
     return scores
 
 
+def _open_pack(pack: Path, config: GeneratorConfig, material: Material, replace: bool) -> None:
+    _check_pack(pack, config, material, replace)
+    if not (pack / INFO_FILE).is_file():
+        _create_pack(pack, config, material)
+
+
+def _create_pack(pack: Path, config: GeneratorConfig, material: Material) -> None:
+    domain = material.domain()
+    licence, credit = (domain.licence, domain.credit) if domain else (material.licence, material.credit)
+    art = [{"what": "the training pictures", "licence": licence, "credit": credit}] if licence or credit else []
+    parts = (domain.name, domain.classes, domain.palette) if domain else (pack.name, (), ())
+    create_pack(pack, pack.name, *parts, config.resolution, art)
+
+
 def _check_pack(pack: Path, config: GeneratorConfig, material: Material, replace: bool) -> None:
     if not (pack / INFO_FILE).is_file():
-        if material.domain() is None:
-            raise InputError(f"{pack}: is no pack yet; make one with `sis pack`, which asks for the names of the parts")
         return
     opened = load_pack(pack)
     if opened.resolution != config.resolution:

@@ -12,19 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from sis_rearrange import __version__
 from sis_rearrange.conditions import get_condition
 from sis_rearrange.errors import InputError
 from sis_rearrange.features import SplitGenerator
-from sis_rearrange.pack import DISCRIMINATOR, PROXY, REARRANGER, Pack, load_pack, mapper_file, write_component
+from sis_rearrange.pack import (
+    DISCRIMINATOR,
+    PROXY,
+    REARRANGER,
+    SEGMENTER,
+    Pack,
+    load_pack,
+    mapper_file,
+    write_component,
+)
 from sis_rearrange.proxy import ProxyClusters, fit_proxy
-from sis_rearrange.sampling import pick_device
 from sis_rearrange.training.generator import GeneratorConfig
 from sis_rearrange.training.mapper import MapperConfig, MapperTraining
 from sis_rearrange.training.rearranger import TRAIN_SEEDS, RearrangerConfig, RearrangerTraining
 from sis_rearrange.training.run import TICK, run_training
+from sis_rearrange.training.scale import Scale, make_scale
+from sis_rearrange.training.watching import progress_bar
 
 PROXY_SEEDS = range(TRAIN_SEEDS - 100_000, TRAIN_SEEDS)  # samples the clusters are fitted on; never evaluated
 
@@ -41,11 +50,14 @@ def provenance(**facts: Any) -> dict[str, Any]:
     }
 
 
-def facts_of(config: RearrangerConfig | MapperConfig | GeneratorConfig, scores: Mapping[str, float]) -> dict[str, Any]:
+def facts_of(
+    config: RearrangerConfig | MapperConfig | GeneratorConfig, scores: Mapping[str, float], processes: int = 1
+) -> dict[str, Any]:
     """Provenance of a training; its ``minutes`` stand where `evaluation.latency` looks for them."""
     rounded = {name: round(value, 4) for name, value in scores.items() if name != "minutes"}
     settings = json.loads(json.dumps(asdict(config)))
-    return provenance(config=settings, seed=config.seed, minutes=round(scores["minutes"], 2), scores=rounded)
+    spread = {"processes": processes} if processes > 1 else {}
+    return provenance(config=settings, seed=config.seed, minutes=round(scores["minutes"], 2), scores=rounded, **spread)
 
 
 def fitted_proxy(
@@ -60,7 +72,7 @@ def fitted_proxy(
         split = SplitGenerator(copy.deepcopy(pack.generator()).to(device), tap)
     except ValueError as error:
         raise InputError(f"--tap {tap}: {error}") from None
-    with tqdm(total=samples, desc="proxy clusters", unit="sample", dynamic_ncols=True, disable=None) as bar:
+    with progress_bar(samples, "proxy clusters") as bar:
         return fit_proxy(split, num_clusters, PROXY_SEEDS[:samples], psi=psi, progress=bar.update)
 
 
@@ -74,9 +86,13 @@ def fit_pack_proxy(pack: Pack, tap: int, num_clusters: int, samples: int, psi: f
 
 
 def rearranger_training(
-    pack: Pack, config: RearrangerConfig, device: torch.device, proxy: ProxyClusters | None = None
+    pack: Pack,
+    config: RearrangerConfig,
+    device: torch.device,
+    proxy: ProxyClusters | None = None,  # clusters to train for; None: the pack's
+    scale: Scale | None = None,
 ) -> RearrangerTraining:
-    """The training of a pack's rearranger for its clusters, or for others; InputError where the pack lacks a part."""
+    """The training of a pack's rearranger; InputError where the pack lacks a part."""
     proxy = copy.deepcopy(proxy or pack.proxy()).to(device)
     split = SplitGenerator(copy.deepcopy(pack.generator()).to(device), proxy.resolution)
     discriminator = None
@@ -84,8 +100,8 @@ def rearranger_training(
         if DISCRIMINATOR not in pack.info["files"]:
             raise InputError(f"pack {pack.name!r} has no discriminator; train with --adversarial 0")
         discriminator = copy.deepcopy(pack.discriminator()).to(device)
-    segmenter = copy.deepcopy(pack.segmenter()).to(device) if config.weights.parts > 0 else None
-    return RearrangerTraining(split, proxy, discriminator, segmenter, config)
+    segmenter = copy.deepcopy(pack.segmenter()).to(device) if config.weights.uses_parts else None
+    return RearrangerTraining(split, proxy, discriminator, segmenter, config, scale)
 
 
 def train_pack_rearranger(
@@ -101,15 +117,19 @@ def train_pack_rearranger(
 ) -> dict[str, float]:
     """Fit the proxy clusters where the pack has none, train its rearranger, write both; returns the scores.
 
-    ``tap``, ``num_clusters`` and ``proxy_samples`` are used only where the clusters are fitted.
+    ``tap``, ``num_clusters`` and ``proxy_samples`` are used only where the clusters are fitted. Of several processes
+    the first one fits and writes; all read the pack.
     """
-    pack, where = load_pack(pack_path), pick_device(device)
+    scale, pack = make_scale(device, config.precision, config.accumulate), load_pack(pack_path)
     if refit_proxy or PROXY not in pack.info["files"]:
-        pack = fit_pack_proxy(pack, tap, num_clusters, proxy_samples, config.psi, where)
-    training = rearranger_training(pack, config, where)
+        asked = (pack, tap, num_clusters, proxy_samples, config.psi, scale.device)
+        scale.on_main(lambda: None if fit_pack_proxy(*asked) else None)
+        pack = load_pack(pack.path)
+    training = rearranger_training(pack, config, scale.device, scale=scale)
     scores = run_training(training, run, tick)
-    net, facts = training.ema, facts_of(config, scores)
-    write_component(pack.path, REARRANGER, net.state_dict(), {"kind": "rearranger", "args": net.config}, facts)
+    if scale.main:
+        net, facts = training.ema, facts_of(config, scores, scale.processes)
+        write_component(pack.path, REARRANGER, net.state_dict(), {"kind": "rearranger", "args": net.config}, facts)
     return scores
 
 
@@ -117,19 +137,24 @@ def rearranger_dry_run(
     pack_path: str, config: RearrangerConfig, tap: int, num_clusters: int, refit_proxy: bool, device: str
 ) -> RearrangerTraining:
     """The training that `train_pack_rearranger` would run, but for clusters of few samples where those are missing."""
-    pack, where = load_pack(pack_path), pick_device(device)
+    scale, pack = make_scale(device, config.precision, config.accumulate), load_pack(pack_path)
     proxy = None
     if refit_proxy or PROXY not in pack.info["files"]:
-        proxy = fitted_proxy(pack, tap, num_clusters, 4 * num_clusters, config.psi, where)
-    return rearranger_training(pack, replace(config, guide_samples=min(64, config.guide_samples)), where, proxy)
+        proxy = fitted_proxy(pack, tap, num_clusters, 4 * num_clusters, config.psi, scale.device)
+    config = replace(config, guide_samples=min(64, config.guide_samples))
+    return rearranger_training(pack, config, scale.device, proxy, scale)
 
 
-def mapper_training(pack: Pack, config: MapperConfig, device: torch.device) -> MapperTraining:
+def mapper_training(
+    pack: Pack, config: MapperConfig, device: torch.device, scale: Scale | None = None
+) -> MapperTraining:
     """The training of a pack's mapper; InputError where the pack lacks clusters, segmenter or rearranger it needs."""
     proxy = copy.deepcopy(pack.proxy()).to(device)
     split = SplitGenerator(copy.deepcopy(pack.generator()).to(device), proxy.resolution)
     condition = get_condition(config.condition, pack.palette())
     segmenter = rearranger = discriminator = None
+    if config.cycle > 0 and not condition.needs_labels and SEGMENTER not in pack.info["files"]:
+        raise InputError(f"pack {pack.name!r} has no segmenter that could see parts in pictures; train with --cycle 0")
     if condition.needs_labels or config.cycle > 0:
         segmenter = copy.deepcopy(pack.segmenter()).to(device)
     if config.cycle > 0:
@@ -138,18 +163,18 @@ def mapper_training(pack: Pack, config: MapperConfig, device: torch.device) -> M
         if DISCRIMINATOR not in pack.info["files"]:
             raise InputError(f"pack {pack.name!r} has no discriminator; train with --natural 0")
         discriminator = copy.deepcopy(pack.discriminator()).to(device)
-    return MapperTraining(split, proxy, condition, segmenter, config, rearranger, discriminator)
+    return MapperTraining(split, proxy, condition, segmenter, config, rearranger, discriminator, scale)
 
 
 def train_pack_mapper(
     pack_path: str, run: Path, config: MapperConfig, device: str = "cpu", tick: float = TICK
 ) -> dict[str, float]:
     """Train the mapper of one condition for a pack and write it into the pack; returns the scores."""
-    pack = load_pack(pack_path)
-    training = mapper_training(pack, config, pick_device(device))
+    scale, pack = make_scale(device, config.precision, 1), load_pack(pack_path)
+    training = mapper_training(pack, config, scale.device, scale)
     scores = run_training(training, run, tick)
-    net, facts = training.ema, facts_of(config, scores)
-    write_component(
-        pack.path, mapper_file(config.condition), net.state_dict(), {"kind": "mapper", "args": net.config}, facts
-    )
+    if scale.main:
+        net, facts = training.ema, facts_of(config, scores, scale.processes)
+        described = {"kind": "mapper", "args": net.config}
+        write_component(pack.path, mapper_file(config.condition), net.state_dict(), described, facts)
     return scores

@@ -29,6 +29,7 @@ _OLD = "checkpoint.safetensors"  # what version 0.1 wrote
 
 Modules = Mapping[str, nn.Module]
 Optimizers = Mapping[str, torch.optim.Optimizer]
+Former = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 class Stored(NamedTuple):
@@ -48,13 +49,12 @@ def stored_states(run: Path) -> list[Stored]:
     return sorted(found, key=lambda state: (state.step, state.digest), reverse=True)
 
 
-def save_state(
-    run: Path, modules: Modules, optimizers: Optimizers, settings: Mapping[str, Any], progress: Mapping[str, Any]
-) -> Path:
-    """Write a state and drop the oldest beyond `KEEP`; returns its path.
+def encode_state(
+    modules: Modules, optimizers: Optimizers, settings: Mapping[str, Any], progress: Mapping[str, Any]
+) -> bytes:
+    """A state as the bytes of a safetensors file. ``settings`` and ``progress`` are JSON-able.
 
-    ``settings`` and ``progress`` are JSON-able; ``progress`` has the ``step``. Raises InputError for a full disk, and
-    where a network holds NaN: such a state is not worth keeping.
+    Raises InputError where a network holds NaN: such a state is not worth keeping.
     """
     tensors: dict[str, torch.Tensor] = {}
     for name, module in modules.items():
@@ -62,9 +62,13 @@ def save_state(
     for name, optimizer in optimizers.items():
         for number, slots in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{name}/{number}/{slot}": value for slot, value in slots.items()}
-    data = encode_weights(tensors, {"settings": as_json(settings), "progress": as_json(progress)}, half=False)
+    return encode_weights(tensors, {"settings": as_json(settings), "progress": as_json(progress)}, half=False)
+
+
+def write_state(run: Path, step: int, data: bytes) -> Path:
+    """Write a state and drop the oldest beyond `KEEP`; returns its path. Raises InputError for a full disk."""
     digest = hashlib.sha256(data).hexdigest()[:16]
-    path = run / FOLDER / f"step-{progress['step']:09d}-{digest}.safetensors"
+    path = run / FOLDER / f"step-{step:09d}-{digest}.safetensors"
     write_bytes(path, data)
     for old in stored_states(run)[KEEP:]:
         with contextlib.suppress(OSError):
@@ -72,17 +76,11 @@ def save_state(
     return path
 
 
-def load_state(
-    run: Path,
-    modules: Modules,
-    optimizers: Optimizers,
-    settings: Mapping[str, Any],
-    say: Callable[[str], None],
-) -> dict[str, Any] | None:
-    """Put the newest sound state of a run folder into place; returns its progress, None where there is no state.
+def newest_state(run: Path, say: Callable[[str], None]) -> bytes | None:
+    """The newest sound state of a run folder, None where there is none.
 
     A damaged state is renamed to ``*.damaged``, ``say`` is told, and the one before it is taken. Raises InputError
-    where every state is damaged, where the run was started with other ``settings``, and for a folder of version 0.1.
+    where every state is damaged, and for a folder of version 0.1.
     """
     states = stored_states(run)
     if not states:
@@ -92,7 +90,7 @@ def load_state(
     problem, damaged = "", []
     for state in states:
         try:
-            config, tensors = _read(state)
+            data = _read(state)
         except InputError as error:
             problem = problem or str(error)
             damaged.append(state.path)
@@ -102,11 +100,39 @@ def load_state(
         for path in damaged:
             with contextlib.suppress(OSError):
                 path.rename(path.with_suffix(".damaged"))
-        _check_settings(run, config.get("settings", {}), as_json(settings))
-        _fill(modules, optimizers, tensors)
-        progress: dict[str, Any] = config["progress"]
-        return progress
+        return data
     raise InputError(f"{problem}, and so is every other state; remove {run / FOLDER} to start over")
+
+
+def put_state(
+    data: bytes,
+    run: Path,  # where it is from, for messages
+    modules: Modules,
+    optimizers: Optimizers,
+    settings: Mapping[str, Any],
+    former: Former | None = None,
+) -> dict[str, Any]:
+    """Put a state into place; returns its progress. InputError where the run was started with other ``settings``.
+
+    ``former``: says the settings of a state that an earlier version wrote in today's words.
+    """
+    config, tensors = decode_weights(data, str(run))
+    before = config.get("settings", {})
+    _check_settings(run, before if former is None else as_json(former(before)), as_json(settings))
+    _fill(modules, optimizers, tensors)
+    progress: dict[str, Any] = config["progress"]
+    return progress
+
+
+def completed(before: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a state with the defaults of those that were added since, nested ones too."""
+    full = {**defaults, **before}
+    for name, value in defaults.items():
+        if isinstance(value, Mapping) and isinstance(before.get(name), Mapping):
+            full[name] = completed(before[name], value)
+    if "bfloat16" in full:  # before there were three precisions
+        full["precision"] = "bfloat16" if full.pop("bfloat16") else "float32"
+    return full
 
 
 def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,14 +141,14 @@ def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _read(state: Stored) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read(state: Stored) -> bytes:
     try:
         data = state.path.read_bytes()
     except OSError as error:
         raise InputError(f"{state.path}: cannot be read ({error.strerror or error})") from error
     if hashlib.sha256(data).hexdigest()[:16] != state.digest:
         raise InputError(f"{state.path}: is damaged (its content does not match the hash in its name)")
-    return decode_weights(data, str(state.path))
+    return data
 
 
 def _check_settings(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

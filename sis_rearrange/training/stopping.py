@@ -18,6 +18,14 @@ class Diverged(InputError):
     """A loss or a gradient is not finite. The message says where, and what usually helps."""
 
 
+class Elsewhere(InputError):
+    """Another process of this training failed or is gone; nothing is wrong with this one."""
+
+
+class Lost(Elsewhere):
+    """Another process does not answer, and may not have told anybody why."""
+
+
 class Stopped(Exception):
     """A signal ended the training after its state was saved; ``exit_code`` is the shell's for that signal."""
 

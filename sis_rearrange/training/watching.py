@@ -15,6 +15,7 @@ from tqdm import tqdm
 from sis_rearrange.images import write_png, write_text
 from sis_rearrange.tensors import to_uint8
 from sis_rearrange.training.memory import peak_memory
+from sis_rearrange.training.scale import is_main
 
 STATS = "stats.jsonl"
 
@@ -111,6 +112,34 @@ class Watcher:
             write_grid(self.run / "samples" / f"step-{step:09d}.png", grid)
         self._lines.append(json.dumps({name: round(value, 5) for name, value in stats.items()} | {"step": step}) + "\n")
         write_text(self.run / STATS, "".join(self._lines))
+
+
+class Silent:
+    """The watcher of a process that has another one to speak for it."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def step(self, stats: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def tick_due(self) -> bool:
+        """Never."""
+        return False
+
+    def tick(self, step: int, seconds: float, shown: Sequence[str], scores: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def scalars(self, step: int, stats: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def report(self, step: int, stats: Mapping[str, float], grid: torch.Tensor | None) -> None:
+        """Nothing."""
+
+
+def progress_bar(total: int, desc: str, unit: str = "sample") -> tqdm:
+    """A bar on stderr where that is a terminal, in the process that speaks."""
+    return tqdm(total=total, desc=desc, unit=unit, dynamic_ncols=True, disable=None if is_main() else True)
 
 
 def _kept_lines(path: Path, step: int) -> list[str]:
