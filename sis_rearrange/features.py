@@ -81,6 +81,30 @@ class SplitGenerator(nn.Module):
         return self._run(feature_map, skip, ws, range(r + 1, self.generator.img_resolution + 1))[1]
 
 
+def all_features(
+    generator: Generator, ws: torch.Tensor, noise_mode: str = "const"
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Feature maps after ``conv1`` of every block, 4x4 first, and the image, in one pass; gradients flow.
+
+    ``ws [N, num_ws, w_dim]`` -> ``[N, C_r, r, r]`` for each r in ``block_resolutions``, and ``[N, 3, H, W]`` in about
+    [-1, 1]. Holds all maps of all N samples: ask for `samples_at_once` of them.
+    """
+    assert_shape(ws, [None, generator.num_ws, generator.w_dim])
+    maps: list[torch.Tensor] = []
+    x = img = None
+    for _, block, first in generator.synthesis.blocks():
+        x, img = block(x, img, ws[:, first : first + block.num_conv + 1], noise_mode, None)
+        maps.append(x)
+    assert img is not None
+    return maps, img
+
+
+def samples_at_once(generator: Generator) -> int:
+    """How many samples' feature maps `all_features` may hold in bounded memory; at least 1."""
+    maps = (block.conv1.weight.shape[0] * block.conv1.resolution**2 * 4 for _, block, _ in generator.synthesis.blocks())
+    return max(1, CHUNK_BYTES // sum(maps))
+
+
 def sample_ws(generator: Generator, seeds: Sequence[int], psi: float = 0.9) -> torch.Tensor:
     """ws ``[N, num_ws, w_dim]`` of seeded random samples, truncated with ``psi``, on the generator's device."""
     device = generator.mapping.w_avg.device

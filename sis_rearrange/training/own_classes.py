@@ -1,0 +1,85 @@
+"""Packs for part names of one's own: a pack speaks of one set of parts, so other parts make another pack."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sis_rearrange.conditions import Palette
+from sis_rearrange.errors import InputError
+from sis_rearrange.pack import (
+    GENERATOR,
+    JUDGE,
+    SEGMENTER,
+    Pack,
+    add_file,
+    create_pack,
+    load_pack,
+    mapper_file,
+    update_info,
+)
+from sis_rearrange.pack_files import DRAWING_FOLDER, INFO_FILE
+
+OF_PARTS = ("segmentation", "scribble")  # conditions whose mappers know the parts
+
+
+def pack_with_classes(pack: Pack, palette: Palette, out: Path | None) -> Pack:
+    """The pack that mappers for these parts go into.
+
+    A pack that names no parts takes these. One with the same parts stays as it is. For other parts there must be
+    ``out``, a folder for a copy without whatever knows the old parts (judge, segmenter, masks' and scribbles' mappers,
+    drawings); with ``out`` the pack itself is never changed, and a copy that an earlier try left is used again.
+
+    Raises InputError for other parts without ``out``, and where ``out`` holds something else.
+    """
+    same = pack.classes == palette.names
+    if out is not None:
+        return _copied(pack, palette, out, same)
+    if same:
+        return pack
+    if pack.classes:
+        raise InputError(
+            f"pack {pack.name!r} has other parts ({', '.join(pack.classes)}) than these masks "
+            f"({', '.join(palette.names)}); --out FOLDER makes a pack of its own with them"
+        )
+    update_info(pack.path, _named(palette))
+    return load_pack(pack.path)
+
+
+def _named(palette: Palette) -> dict[str, Any]:
+    return {"classes": list(palette.names), "palette": [list(colour) for colour in palette.colours]}
+
+
+def _copied(pack: Pack, palette: Palette, out: Path, same: bool) -> Pack:
+    if (out / INFO_FILE).is_file():
+        there = load_pack(out)
+        files = (there.info["files"], pack.info["files"])
+        if there.classes != palette.names or any(f.get(GENERATOR) != files[0].get(GENERATOR) for f in files):
+            raise InputError(f"{out}: holds another pack already; choose another folder or remove it")
+        return there
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: is there already; choose another folder or remove it")
+    domain = pack.info["domain"] if same else out.resolve().name
+    unfinished = out.resolve().with_name(f".{out.resolve().name}.{secrets.token_hex(4)}")
+    try:
+        name, licences = out.resolve().name, pack.info["licences"]
+        create_pack(unfinished, name, domain, palette.names, palette.colours, pack.resolution, licences)
+        for relpath in sorted(pack.info["files"]):
+            if same or not _knows_parts(relpath):
+                add_file(unfinished, relpath, pack.read(relpath), pack.info["provenance"].get(relpath))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(unfinished, out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return load_pack(out)
+
+
+def _knows_parts(relpath: str) -> bool:
+    """Whether a file of a pack has to do with the names of its parts."""
+    mappers = [mapper_file(condition) for condition in OF_PARTS]
+    return relpath in (JUDGE, SEGMENTER, *mappers) or relpath.startswith(f"{DRAWING_FOLDER}/")
