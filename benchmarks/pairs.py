@@ -31,11 +31,11 @@ class Row:
     ours: str  # what ours is
     baseline_value: float  # median over the rounds
     ours_value: float
-    ratio: float  # baseline / ours, median over the rounds: above 1 is better than the baseline
+    ratio: float  # of times, baseline / ours, median over the rounds: above 1 is better than the baseline
     low: float  # quartiles of the ratio
     high: float
     rounds: int
-    unit: str = "ms"  # of the two values: ms, or MB
+    unit: str = "ms"  # of the two values: ms, MB, images/s, or % of the time
     difference: float | None = None  # largest difference of the two results, as a share of the baseline's range
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,12 +28,16 @@ class SemanticMapper(nn.Module):
         image_resolution: int,  # R, side of the condition in pixels
         proxy_resolution: int,  # r, side of the proxy mask in cells; R / r is a power of two
         widths: Sequence[int] = (32, 64, 96, 128),  # channels per level of the U-Net
+        temperature: float = 1.0,  # that logits are divided by to be probabilities; see `sis_rearrange.calibration`
     ) -> None:
         super().__init__()
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise ValueError(f"temperature {temperature}: must be a positive number")
         if image_resolution % proxy_resolution:
             raise ValueError(f"proxy_resolution {proxy_resolution} does not divide image_resolution {image_resolution}")
         self.condition, self.in_channels, self.K = condition, in_channels, K
         self.image_resolution, self.proxy_resolution = image_resolution, proxy_resolution
+        self.temperature = temperature
         self.unet = UNet(in_channels + 2, K, widths, out_stride=image_resolution // proxy_resolution)
         self.register_buffer("grid", cell_grid(image_resolution, image_resolution)[None], persistent=False)
         self.grid: torch.Tensor
@@ -47,6 +52,7 @@ class SemanticMapper(nn.Module):
             "image_resolution": self.image_resolution,
             "proxy_resolution": self.proxy_resolution,
             "widths": list(self.unet.widths),
+            "temperature": self.temperature,
         }
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

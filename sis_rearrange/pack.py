@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
     from sis_rearrange.conditions.palette import Palette
+    from sis_rearrange.encoder import Encoder
     from sis_rearrange.mapper import SemanticMapper
     from sis_rearrange.proxy import ProxyClusters
     from sis_rearrange.rearranger import Rearranger
@@ -60,6 +61,7 @@ PROXY = "proxy.safetensors"
 REARRANGER = "rearranger.safetensors"
 SEGMENTER = "segmenter.safetensors"
 JUDGE = "judge.safetensors"
+ENCODER = "encoder.safetensors"
 MAPPER_FOLDER = "mappers"
 MAX_UNSAVED = 16_000_000  # numbers in buffers that are computed instead of saved, such as coordinates
 
@@ -180,6 +182,12 @@ class Pack:
 
         return self._network(SEGMENTER, "unet", UNet)
 
+    def encoder(self) -> Encoder:
+        """The encoder from a picture to the ws that an inversion starts from."""
+        from sis_rearrange.encoder import Encoder
+
+        return self._network(ENCODER, "encoder", Encoder)
+
     def judge(self) -> UNet:
         """The part segmenter used for scoring only; nothing trains against it."""
         from sis_rearrange.unet import UNet
@@ -193,7 +201,9 @@ class Pack:
         if not self.classes:
             return None
         colours = tuple((int(r), int(g), int(b)) for r, g, b in self.info["palette"])
-        return Palette(self.classes, colours)
+        # Tables of others have classes of one colour; whoever made the pack was told
+        shared = tuple(name for k, name in enumerate(self.classes) if colours[k] in colours[:k])
+        return Palette(self.classes, colours, shared=shared)
 
     def _network(self, relpath: str, kind: str, make: Callable[..., Network]) -> Network:
         if relpath not in self._built:
@@ -218,9 +228,11 @@ class Pack:
             numbers = sum(tensor.numel() for tensor in (*planned.parameters(), *planned.buffers()))
             if numbers > sum(tensor.numel() for tensor in state.values()) + MAX_UNSAVED:
                 raise ValueError(f"it asks for {numbers:,} numbers, far more than the file holds")
-            with torch.random.fork_rng(devices=[]):  # initial values are drawn, then overwritten: leave no trace
+            # Initial values are drawn, then overwritten: leave no trace. Networks are kept, and may be trained later:
+            # their tensors must not be inference tensors, whoever asks first
+            with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
                 network = make(**config["args"])
-            network.load_state_dict(state, strict=True)
+                network.load_state_dict(state, strict=True)
         except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(

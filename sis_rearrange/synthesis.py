@@ -18,17 +18,41 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sis_rearrange.conditions import Condition, as_palette, get_condition
+from sis_rearrange.conditions import Condition, Palette, as_palette, get_condition
 from sis_rearrange.errors import InputError, nearest
 from sis_rearrange.features import SplitGenerator, sample_ws
-from sis_rearrange.images import Fit, fit_image, read_image, write_png
+from sis_rearrange.images import Fit, fit_image, flatten, read_image, write_png
+from sis_rearrange.inversion import Inversion
 from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.pack import Pack
 from sis_rearrange.proxy import palette as proxy_colours
 from sis_rearrange.proxy import within_reach
 from sis_rearrange.sampling import DEFAULT_PSI, check_psi, check_seed, metadata, on_device, pick_device
 from sis_rearrange.tensors import assert_shape, one_hot, to_uint8
+from sis_rearrange.variants import BANK, variations
 from sis_rearrange.whole_graph import Paths, Source, confidence
+
+MAX_SAMPLES = BANK  # layouts of one drawing
+MAX_TEMPERATURE = 10.0  # there a drawing only rules out
+EXEMPLAR_STEPS = 60  # of the inversion of a picture whose layout alone is wanted
+BANK_SEEDS, BANK_BATCH = 540_000, 8  # of the samples whose layouts are tried
+
+
+@dataclass(frozen=True)
+class Layouts:
+    """How many layouts of one drawing are wanted, and how far those beside the likeliest go; see `Synthesizer.vary`."""
+
+    samples: int = 1  # with the likeliest
+    temperature: float = 1.0  # 0: no variation; more: bolder
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        count = self.samples
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 1 <= count <= MAX_SAMPLES:
+            raise InputError(f"samples {count!r}: give a whole number from 1 to {MAX_SAMPLES}")
+        if not 0 <= self.temperature <= MAX_TEMPERATURE:  # NaN too
+            raise InputError(f"temperature {self.temperature}: a number from 0 to {MAX_TEMPERATURE:g}, usually 1")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +65,9 @@ class Target:
     mapped: bool  # whether the logits are a mapper's, and say how sure it was
     drawing: Image.Image  # what the mapper was given
     fit: Fit
+    temperature: float = 1.0  # the mapper's: its probabilities are softmax(logits / temperature)
+    variation: torch.Tensor | None = None  # [1, K, r, r]: added to the logits for another layout, see `vary`
+    layout: str | None = None  # which layout of the drawing it is, for metadata; None: the likeliest
 
 
 class Pictures(NamedTuple):
@@ -63,6 +90,12 @@ class Result:
     confidence: np.ndarray  # [r, r] float32 in [0, 1]: the mapper's probability of `proxy_mask`, 1 without a mapper
     drawing: Image.Image  # what the mapper was given
     metadata: dict[str, str] = field(default_factory=dict)  # see `metadata`
+    alternatives: tuple[Result, ...] = ()  # other layouts of the same drawing, where they were asked for
+
+    @property
+    def samples(self) -> tuple[Result, ...]:
+        """This one, which is the likeliest, and the alternatives: as many as were asked for."""
+        return (self, *self.alternatives)
 
     def save(self, path: str | Path) -> None:
         """Write the picture as PNG, whole or not at all, with its metadata. InputError where that fails."""
@@ -82,6 +115,7 @@ class Synthesizer:
         pack: Pack,
         device: str | torch.device = "auto",
         backend: str = "auto",  # "torch", "openvino" (CPU only), or "auto": OpenVINO where it is there, torch elsewhere
+        painted: Palette | None = None,  # what masks and scribbles are painted in; None: the pack's own palette
     ) -> None:
         self.pack, self.device = pack, pick_device(device)
         self.proxy = on_device(pack.proxy(), self.device)
@@ -90,7 +124,8 @@ class Synthesizer:
         self.paths = Paths(pack.hash, self.split, self.rearranger, backend, self.device)
         names = [f"cluster {k}" for k in range(self.proxy.K)]
         self.proxy_palette = as_palette(names, proxy_colours(self.proxy.K).tolist())
-        self.source = None
+        self.source, self._painted = None, painted
+        self._layouts: torch.Tensor | None = None
         self._mappers: dict[str, tuple[Condition, SemanticMapper]] = {}
         self._readers: Mapping[str, Callable[[Any, str], Target]] = {
             **{name: partial(self._read_drawing, name) for name in pack.conditions()},
@@ -110,21 +145,34 @@ class Synthesizer:
 
     # ---------------------------------------------------------------- the look
 
-    def set_source(self, seed: int | None = None, ws: torch.Tensor | None = None, psi: float = DEFAULT_PSI) -> Source:
-        """Fix the look: of the sample of a seed (truncated with ``psi``), or of ws ``[num_ws, w_dim]``.
+    def set_source(
+        self,
+        seed: int | None = None,
+        ws: torch.Tensor | None = None,
+        psi: float = DEFAULT_PSI,
+        inversion: Inversion | None = None,
+    ) -> Source:
+        """Fix the look: of a seed's sample (truncated with ``psi``), of ws ``[num_ws, w_dim]``, or of an inversion.
 
-        Raises InputError unless exactly one of the two is given and can be used.
+        An inversion that was tuned brings its own generator, for this source alone. Raises InputError unless exactly
+        one of the three is given and can be used.
         """
-        if (seed is None) == (ws is None):
-            raise InputError("set_source takes a seed or ws, one of the two")
-        self.source = self._sample(seed, psi) if seed is not None else self.encode_source(self._check_ws(ws))
+        if sum(given is not None for given in (seed, ws, inversion)) != 1:
+            raise InputError("set_source takes a seed, ws or an inversion, one of the three")
+        if inversion is not None:
+            self.source = self._inverted(inversion)
+        else:
+            self.source = self._sample(seed, psi) if seed is not None else self.encode_source(self._check_ws(ws))
         return self.source
 
     @torch.inference_mode()
-    def encode_source(self, ws: torch.Tensor) -> Source:
-        """The looks of ws ``[M, num_ws, w_dim]``, for `rearrange`; `set_source` is the friendly form."""
+    def encode_source(self, ws: torch.Tensor, split: SplitGenerator | None = None) -> Source:
+        """The looks of ws ``[M, num_ws, w_dim]``, for `rearrange`; `set_source` is the friendly form.
+
+        ``split``: the generator that shows them; None: the pack's.
+        """
         ws = ws.to(self.device)
-        feature_map, skip = self.split.g1(ws)
+        feature_map, skip = (split or self.split).g1(ws)
         labels = self.proxy.labels(feature_map)
         mask = one_hot(labels, self.proxy.K)
         return Source(ws, feature_map, skip, labels, mask, self.rearranger.encode(mask))
@@ -133,7 +181,8 @@ class Synthesizer:
     def source_image(self, source: Source | None = None) -> Image.Image:
         """The sample that gives the look (the one set last, or another), as it comes from the generator."""
         source = self._wanted(source)
-        return Image.fromarray(to_uint8(self.split.g2(source.feature_map, source.skip, source.ws))[0])
+        split = self.split if source.tuned is None else source.tuned[0]
+        return Image.fromarray(to_uint8(split.g2(source.feature_map, source.skip, source.ws))[0])
 
     # ---------------------------------------------------------------- the layout
 
@@ -162,27 +211,43 @@ class Synthesizer:
 
     # ---------------------------------------------------------------- the picture
 
-    def synthesize(self, drawing: Any, condition: str, fit: str = "pad", source: Source | None = None) -> Result:
+    def synthesize(
+        self,
+        drawing: Any,
+        condition: str,
+        fit: str = "pad",
+        source: Source | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> Result:
         """One drawing to one picture in the look set last (or ``source``).
 
         Clusters that the look lacks give way to the next best that it has; a painted mask is taken to the letter.
 
         Args:
-            drawing: a path, PIL image or array. For "exemplar": the seed of a sample, its ws or a `Source`, whose proxy
-                mask becomes the layout. For "proxy": labels in [0, K), as an integer array ``[h, w]`` or as an index or
-                palette PNG, of any size.
+            drawing: a path, PIL image or array. For "exemplar": the seed of a sample, its ws, a `Source`, or a picture
+                (which is inverted), whose proxy mask becomes the layout. For "proxy": labels in [0, K), as an integer
+                array ``[h, w]`` or as an index or palette PNG, of any size.
             condition: one of `conditions`.
             fit: how a drawing that is not square is made so: "pad" and "stretch" are undone on the result, "crop" not.
+            samples: how many layouts are wanted, the likeliest among them; see `Result.samples` and `vary`.
+            temperature: how far the others go, see `vary`.
+            seed: of the others.
 
         Raises InputError for a drawing, condition or fit that cannot be used, and where no source is set.
         """
+        if samples != 1:
+            layouts = Layouts(samples, temperature, seed)
+            first, *others = (self.paint(x, source) for x in self.vary(self.read(drawing, condition, fit), layouts))
+            return replace(first, alternatives=tuple(others))
         source = self._wanted(source)
         self.check_request(condition, fit)
         if condition not in self.pack.conditions():
             return self.paint(self.read(drawing, condition, fit), source)
         x, how = self._read_file(condition, drawing, fit)
         reader, mapper = self.reader_and_mapper(condition)
-        image, labels, sure, moved = self.paths.draw(mapper, x.to(self.device), source)
+        image, labels, sure, moved = self._paths_of(source).draw(mapper, x.to(self.device), source)
         return self._result(condition, source, image, labels, sure, moved, reader.show(x[0]), how)
 
     def paint(self, target: Target, source: Source | None = None) -> Result:
@@ -190,15 +255,50 @@ class Synthesizer:
         source = self._wanted(source)
         labels = self.labels_for(target, source)
         logits = target.logits if target.mapped else None
-        sure = torch.ones(labels.shape) if logits is None else confidence(logits, labels)
-        image, moved, _ = self.paths.paint(one_hot(labels, self.proxy.K), source)
-        return self._result(target.condition, source, image, labels, sure, moved, target.drawing, target.fit)
+        sure = torch.ones(labels.shape) if logits is None else confidence(logits, labels, target.temperature)
+        image, moved, _ = self._paths_of(source).paint(one_hot(labels, self.proxy.K), source)
+        result = self._result(target.condition, source, image, labels, sure, moved, target.drawing, target.fit)
+        if target.layout is not None:
+            result.metadata["layout"] = target.layout
+        return result
+
+    def vary(self, target: Target, layouts: Layouts) -> list[Target]:
+        """Layouts that a drawing leaves open: the target itself, the likeliest, and others drawn at random.
+
+        What the mapper is sure of stays; the rest follows layouts of the generator's samples that suit the drawing.
+        At temperature 0 nothing varies. Layout number n depends on seed, temperature and n alone, and is the same for
+        every look (as far as the look has its clusters). See `sis_rearrange.variants`.
+
+        Raises InputError for more than one layout of targets that leave nothing open: exemplars and proxy masks.
+        """
+        if layouts.samples == 1:
+            return [target]
+        if target.logits is None or not target.mapped:
+            raise InputError(f"condition {target.condition!r} says where everything is: one sample is all there is")
+        targets = [target]
+        settings = layouts.samples - 1, layouts.seed, layouts.temperature, target.temperature
+        for number, found in enumerate(variations(target.logits, self._bank(), *settings).split(1), start=2):
+            labels = (target.logits + found).argmax(dim=1)
+            name = f"sample {number}, seed {layouts.seed}, temperature {layouts.temperature:g}"
+            targets.append(replace(target, labels=labels, variation=found, layout=name))
+        return targets
+
+    @torch.inference_mode()
+    def _bank(self) -> torch.Tensor:
+        """Proxy masks ``[BANK, r, r]`` of samples, made when layouts are first asked for."""
+        if self._layouts is None:
+            seeds = range(BANK_SEEDS, BANK_SEEDS + BANK)
+            parts = (seeds[at : at + BANK_BATCH] for at in range(0, BANK, BANK_BATCH))
+            maps = (self.split.g1(sample_ws(self.split.generator, part, DEFAULT_PSI))[0] for part in parts)
+            self._layouts = torch.cat([self.proxy.labels(feature_map) for feature_map in maps])
+        return self._layouts
 
     def labels_for(self, target: Target, source: Source | None = None) -> torch.Tensor:
         """The target's proxy mask ``[1, r, r]`` for a source: clusters that it lacks give way to the next best."""
         if target.logits is None:
             return target.labels
-        return within_reach(target.logits, self._wanted(source).labels).argmax(dim=1)
+        logits = target.logits if target.variation is None else target.logits + target.variation
+        return within_reach(logits, self._wanted(source).labels).argmax(dim=1)
 
     @torch.inference_mode()
     def rearrange(self, target_masks: torch.Tensor, source: Source | None = None) -> Pictures:
@@ -211,7 +311,7 @@ class Synthesizer:
             masks = one_hot(masks, self.proxy.K)
         assert_shape(masks, [None, self.proxy.K, self.proxy.resolution, self.proxy.resolution])
         source = self._wanted(source).expand(masks.shape[0])
-        images, correspondence, class_mass = self.paths.paint(masks.float(), source)
+        images, correspondence, class_mass = self._paths_of(source).paint(masks.float(), source)
         return Pictures(images, masks.argmax(dim=1), correspondence, class_mass)
 
     def _result(
@@ -241,8 +341,9 @@ class Synthesizer:
     def _read_drawing(self, condition: str, drawing: Any, fit: str) -> Target:
         """A drawing of a condition that has a mapper."""
         x, how = self._read_file(condition, drawing, fit)
-        logits, reader = self.map_condition(x, condition), self.reader_and_mapper(condition)[0]
-        return Target(condition, logits.argmax(dim=1), logits, True, reader.show(x[0]), how)
+        logits, (reader, mapper) = self.map_condition(x, condition), self.reader_and_mapper(condition)
+        labels = logits.argmax(dim=1)
+        return Target(condition, labels, logits, True, reader.show(x[0]), how, mapper.temperature)
 
     def _read_file(self, condition: str, drawing: Any, fit: str) -> tuple[torch.Tensor, Fit]:
         """The condition's tensor ``[1, channels, R, R]`` on the CPU."""
@@ -254,7 +355,9 @@ class Synthesizer:
             raise InputError(f"{name}: {error}") from None
 
     def _read_exemplar(self, drawing: Any, fit: str) -> Target:
-        """The layout of another sample. It is square, so there is nothing to fit."""
+        """The layout of another sample, which is square, so that there is nothing to fit; or of a real picture."""
+        if isinstance(drawing, str | Path | Image.Image | np.ndarray):
+            return self._read_picture(drawing, fit)
         if isinstance(drawing, Source):
             exemplar = drawing
         elif isinstance(drawing, torch.Tensor):
@@ -263,10 +366,21 @@ class Synthesizer:
             psi = self.source.psi if self.source is not None else None
             exemplar = self._sample(int(drawing), DEFAULT_PSI if psi is None else psi)
         else:
-            raise InputError(f"{_name_of(drawing)}: an exemplar is a sample of the generator; give its seed, as in 12")
+            raise InputError(f"{_name_of(drawing)}: an exemplar is a picture, or a sample: give its seed, as in 12")
         picture = self.source_image(exemplar)
-        how = Fit("stretch", (picture.height, picture.width))
-        target = self._given("exemplar", exemplar.labels[:1], picture, how)
+        return self._exemplar(exemplar, picture, Fit("stretch", (picture.height, picture.width)))
+
+    def _read_picture(self, drawing: Any, fit: str) -> Target:
+        """The layout of a real picture: that of the ws which show it. Looks stay, so the generator is not tuned."""
+        from sis_rearrange.inversion import invert
+
+        square, how = fit_image(flatten(read_image(drawing)), self.split.generator.img_resolution, fit)
+        with torch.inference_mode(False), torch.enable_grad():
+            ws = invert(self.pack, square, EXEMPLAR_STEPS, starts=2, tune=False, device=self.device).ws
+        return self._exemplar(self.encode_source(self._check_ws(ws)), square, how)
+
+    def _exemplar(self, exemplar: Source, picture: Image.Image, fit: Fit) -> Target:
+        target = self._given("exemplar", exemplar.labels[:1], picture, fit)
         return replace(target, logits=self.proxy.logits(exemplar.feature_map[:1]))
 
     def _read_proxy(self, drawing: Any, fit: str) -> Target:
@@ -301,7 +415,7 @@ class Synthesizer:
         """The two halves of a condition that the pack has a mapper for: file to tensor, tensor to logits."""
         if condition not in self._mappers:
             mapper = on_device(self.pack.mapper(condition), self.device)
-            self._mappers[condition] = get_condition(condition, self.pack.palette()), mapper
+            self._mappers[condition] = get_condition(condition, self.pack.palette(), self._painted), mapper
         return self._mappers[condition]
 
     def _sample(self, seed: int, psi: float) -> Source:
@@ -309,6 +423,20 @@ class Synthesizer:
         with torch.inference_mode():
             source = self.encode_source(sample_ws(self.split.generator, [seed], psi))
         return replace(source, seed=seed, psi=psi)
+
+    def _inverted(self, inversion: Inversion) -> Source:
+        """The look of an inverted picture, with the generator that was tuned to it, if it was."""
+        inversion.check(self.pack)
+        name, tuned = str(inversion.picture.get("name") or "picture"), None
+        if inversion.tuned:
+            own = inversion.tuned_pack(self.pack)
+            split = SplitGenerator(on_device(own.generator(), self.device), self.proxy.resolution)
+            tuned = split, Paths(own.hash, split, self.rearranger, self.paths.backend, self.device)
+        source = self.encode_source(inversion.ws[None], None if tuned is None else tuned[0])
+        return replace(source, name=name, tuned=tuned)
+
+    def _paths_of(self, source: Source) -> Paths:
+        return self.paths if source.tuned is None else source.tuned[1]
 
     def _check_ws(self, ws: torch.Tensor | None) -> torch.Tensor:
         wanted = [self.split.generator.num_ws, self.split.generator.w_dim]

@@ -42,6 +42,13 @@ class Source:
     code: torch.Tensor  # [M, width, r, r]: the mask as the rearranger encodes it
     seed: int | None = None  # where it came from a seed
     psi: float | None = None
+    name: str | None = None  # of the picture, where it was inverted
+    tuned: tuple[SplitGenerator, Paths] | None = None  # what shows it, where the generator was tuned to it
+
+    @property
+    def title(self) -> str:
+        """What people call it: "seed 7", or the name of the inverted picture without its ending."""
+        return f"seed {self.seed}" if self.name is None else Path(self.name).stem
 
     def expand(self, count: int) -> Source:
         """The look repeated for ``count`` targets; a batch must have that size already."""
@@ -99,12 +106,12 @@ class DrawingToPicture(nn.Module):
         labels = within_reach(logits, source_labels).argmax(dim=1)
         mask = one_hot(labels, self.mapper.K)
         image, correspondence, _ = self.paint(mask, ws, feature_map, skip, source_mask, source_code)
-        return image, labels, confidence(logits, labels), correspondence
+        return image, labels, confidence(logits, labels, self.mapper.temperature), correspondence
 
 
-def confidence(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The mapper's probability ``[N, r, r]`` of labels, from its logits ``[N, K, r, r]``."""
-    return logits.softmax(dim=1).gather(1, labels[:, None])[:, 0]
+def confidence(logits: torch.Tensor, labels: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """The mapper's probability ``[N, r, r]`` of labels, from its logits ``[N, K, r, r]`` and its temperature."""
+    return (logits / temperature).softmax(dim=1).gather(1, labels[:, None])[:, 0]
 
 
 class Paths:

@@ -154,9 +154,12 @@ def test_peak_memory_sees_what_is_freed_again():
     assert peak - before == pytest.approx(67, abs=20)
 
 
-@pytest.mark.parametrize("name", op_works.op_calls([(2, 3, 8)]))
+OP_CALLS = op_works.op_calls([(2, 3, 8)]) | op_works.filter_calls([(2, 16, 24)])
+
+
+@pytest.mark.parametrize("name", OP_CALLS)
 def test_ops_give_the_same_natively(name):
-    inputs, call = op_works.op_calls([(2, 3, 8)])[name]
+    inputs, call = OP_CALLS[name]
     native = "native" if op_works.ops.backend()[0] == "native" else "auto"
     for backward in (False, True):
         reference = op_works.op_call(call, inputs, "ref", backward)()

@@ -209,8 +209,35 @@ def test_synthesize_exemplars(tiny_pack, tmp_path):
     )
     names = sorted(p.name for p in (tmp_path / "o").iterdir())
     assert names == ["contact_sheet.png", *(f"exemplar{n}_seed1.png" for n in (12, 14, 15))]
-    assert "exemplar 'photo.png'" in refused(
-        "synthesize", tiny_pack.path, "--condition", "exemplar", "photo.png", "--out", tmp_path / "p")  # fmt: skip
+    for wrong, words in (("photo.png", "photo.png: no such file"), ("5-2", "runs backwards")):
+        exemplar = "synthesize", tiny_pack.path, "--condition", "exemplar", wrong
+        assert words in refused(*exemplar, "--out", tmp_path / "p")
+
+
+def test_synthesize_several_layouts(tiny_pack, tmp_path):
+    drawing, out = tiny_pack.file("drawings/scribble-1.png"), tmp_path / "o"
+    command = ["synthesize", tiny_pack.path, "--condition", "scribble", drawing, "--seeds", "1-2", "--samples"]
+    assert "wrote 6 pictures of 1 of 1 drawings" in works(*command, "3", "--out", out)
+    names = [f"scribble-1_sample{n}_seed{seed}.png" for n in (1, 2, 3) for seed in (1, 2)]
+    assert sorted(p.name for p in out.iterdir()) == ["contact_sheet.png", *names]
+    with Image.open(out / "scribble-1_sample3_seed1.png") as image:
+        assert image.info["layout"] == "sample 3, seed 0, temperature 1"
+    assert "samples 65" in refused(*command, "65", "--out", tmp_path / "p")
+    assert "temperature -1" in refused(*command, "2", "--temperature", "-1", "--out", tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
+def test_synthesize_a_mask_in_a_foreign_palette(tiny_pack, tmp_path):
+    own = tiny_pack.palette()
+    colours = [[7 * n, 255 - 9 * n, 40] for n in range(len(own))]
+    foreign = as_palette(own.names[::-1], colours)
+    (tmp_path / "parts.json").write_text(foreign.to_json())
+    _, labels = tiny_head(64)
+    foreign.to_image(len(own) - 1 - labels).convert("RGB").save(tmp_path / "mask.png")
+    command = ["synthesize", tiny_pack.path, "--condition", "segmentation", tmp_path / "mask.png", "--seeds", "1"]
+    works(*command, "--palette", tmp_path / "parts.json", "--out", tmp_path / "o")
+    assert (tmp_path / "o" / "mask_seed1.png").exists()
+    assert "no such palette" in refused(*command, "--palette", "part.json", "--out", tmp_path / "p")
 
 
 def test_demo(tiny_pack, tmp_path):
@@ -408,6 +435,27 @@ def test_evaluate(folder, tmp_path, monkeypatch):
     recorded = load_pack(folder).info["scores"]["quick"]
     assert recorded["metrics"] == report["metrics"] and recorded["hash"] == load_pack(folder).hash
     assert "quick: psnr_self_db_4 = " in works("pack", "info", folder)
+    text = works("evaluate", folder, "--quick", "--out", tmp_path / "report")
+    assert f"wrote {tmp_path / 'report' / 'results.md'}" in text
+    results = json.loads((tmp_path / "report" / "results.json").read_text())
+    assert {"split", "seeds", "preprocessing", "extractors", "hash", "bounds"} <= set(results)
+    assert results["metrics"].keys() == report["metrics"].keys()
+
+
+def test_evaluate_protocols(folder, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("sis_rearrange.evaluation.reliability.QUICK_SAMPLES", 3)
+    command = ["evaluate", folder, "--protocol", "reliability", "--quick", "--out"]
+    works(*command, tmp_path / "report")
+    with Image.open(tmp_path / "report" / "reliability.png") as plot:
+        assert plot.width > plot.height
+    page = (tmp_path / "report" / "results.md").read_text()
+    assert "![reliability](reliability.png)" in page and "sis pack calibrate" in page
+    metrics = json.loads((tmp_path / "report" / "results.json").read_text())["metrics"]
+    assert metrics["ece_calibrated_sketch_3"] == metrics["ece_uncalibrated_sketch_3"]  # no mapper is calibrated yet
+    assert "did you mean 'reliability'" in refused("evaluate", folder, "--protocol", "reliabilty")
+    assert "--record" in refused("evaluate", folder, "--protocol", "reliability", "--record")
+    assert "is a file" in refused(*command, tmp_path / "report" / "results.md")
 
 
 def test_a_mask_that_domains_render_wrote_is_a_segmentation(tiny_pack, tmp_path):

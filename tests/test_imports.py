@@ -16,16 +16,18 @@ PACKAGE = ROOT / "sis_rearrange"
 RANKS = {
     **dict.fromkeys(["errors", "ops"], 0),
     **dict.fromkeys(["tensors", "images", "metrics"], 1),
-    **dict.fromkeys(["weights", "domains", "correspondence", "architecture"], 2),
-    **dict.fromkeys(["stylegan2", "unet", "engine"], 3),
+    **dict.fromkeys(["weights", "domains", "correspondence", "architecture", "data", "variants"], 2),
+    **dict.fromkeys(["stylegan2", "unet", "engine", "hed"], 3),
     **dict.fromkeys(["features", "conversion", "native_synthesis"], 4),
-    **dict.fromkeys(["proxy", "inference"], 5),
+    **dict.fromkeys(["proxy", "inference", "extractor"], 5),
     **dict.fromkeys(["rearranger", "gpu_synthesis"], 6),
     **dict.fromkeys(["mapper", "conditions", "pack_files"], 7),
     **dict.fromkeys(["pack", "losses", "critic"], 8),
-    **dict.fromkeys(["sampling", "loading", "whole_graph"], 9),
+    **dict.fromkeys(["sampling", "loading", "whole_graph", "calibration"], 9),
     **dict.fromkeys(["synthesis", "sheets", "layouts", "export"], 10),
-    **dict.fromkeys(["training", "evaluation", "demo"], 11),
+    **{"encoder": 7, "inversion": 9, "editing": 10},
+    **dict.fromkeys(["training", "demo"], 11),
+    **dict.fromkeys(["evaluation"], 12),  # its baselines learn from the same few shots as ours
     **dict.fromkeys(["cli"], 13),
     "__init__": 12,  # the facade: not for the modules behind it, but for __version__
 }
@@ -111,7 +113,7 @@ def test_every_module_imports_without_the_optional_packages():
     modules = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in SOURCES]
     code = f"""
 import importlib, sys
-optional = ["dicebear", "dicebear_styles", "resvg_py", "tensorboard"]
+optional = ["dicebear", "dicebear_styles", "lmdb", "lpips", "matplotlib", "resvg_py", "tensorboard", "torch_fidelity"]
 sys.modules.update(dict.fromkeys(optional))  # importing any of these now fails
 for name in {[m for m in modules if not m.endswith("__main__")]}:
     importlib.import_module(name)

@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from sis_rearrange.metrics import class_iou, confusion, frechet_distance, miou, pixel_accuracy, psnr
+from sis_rearrange.metrics import (
+    Interval,
+    bootstrap,
+    class_iou,
+    confusion,
+    confusions,
+    frechet_distance,
+    mean_interval,
+    miou,
+    pixel_accuracy,
+    psnr,
+    reliability,
+    share_interval,
+)
 
 TRUE = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]])
 
@@ -114,3 +127,94 @@ def test_direction_frechet_distance_grows_with_shift_and_spread():
 def test_frechet_distance_refuses_sets_it_cannot_compare(b: np.ndarray):
     with pytest.raises(ValueError, match="features"):
         frechet_distance(gaussian(0, 1, 5), b)
+
+
+# ---- confusion per picture -------------------------------------------------------------------------------------------
+
+
+def test_matrices_of_pictures_add_up():
+    a, b = torch.randint(0, 3, (2, 5, 8, 8), generator=torch.Generator().manual_seed(2))
+    each = confusions(a, b, 3)
+    assert each.shape == (5, 3, 3) and torch.equal(each.sum(dim=0), confusion(a, b, 3))
+    assert torch.equal(each[2], confusion(a[2], b[2], 3)) and confusions(a[:0], b[:0], 3).shape == (0, 3, 3)
+
+
+# ---- reliability -----------------------------------------------------------------------------------------------------
+
+
+def test_reliability_by_hand():
+    sure = torch.tensor([0.95, 0.95, 0.55, 0.55])
+    bins = reliability(sure, torch.tensor([True, True, True, False]), bins=10)
+    assert bins.cells.tolist() == [0, 0, 0, 0, 0, 2, 0, 0, 0, 2]
+    assert bins.confidence[[5, 9]].tolist() == pytest.approx([0.55, 0.95], abs=1e-6)
+    assert bins.accuracy[[5, 9]].tolist() == [0.5, 1.0] and math.isnan(bins.accuracy[0])
+    assert bins.error == pytest.approx(0.05, abs=1e-6)
+    assert reliability(torch.ones(3), torch.ones(3, dtype=torch.bool)).error == 0
+
+
+def test_direction_calibration_error_grows_with_bragging():
+    generator = torch.Generator().manual_seed(0)
+    chance = torch.rand(20_000, generator=generator)
+    hit = torch.rand(chance.shape, generator=generator) < chance
+    errors = [reliability(chance ** (1 / power), hit).error for power in (1.0, 1.5, 3.0)]
+    assert errors[0] < 0.02 < errors[1] < errors[2]
+    assert reliability(chance**2, hit).error > errors[0]  # modesty is no better
+
+
+def test_reliability_refuses_what_is_no_probability():
+    with pytest.raises(ValueError, match="probability"):
+        reliability(torch.tensor([1.5]), torch.tensor([True]))
+    with pytest.raises(ValueError, match="hits"):
+        reliability(torch.rand(2), torch.tensor([True]))
+
+
+# ---- intervals -------------------------------------------------------------------------------------------------------
+
+
+def test_bootstrap_of_a_mean_is_students_for_many():
+    values = torch.from_numpy(gaussian(2, 3)[:, 0])
+    found = bootstrap(values)
+    half = 1.96 * float(values.std()) / len(values) ** 0.5
+    assert (found.low, found.high) == pytest.approx(
+        (float(values.mean()) - half, float(values.mean()) + half), abs=0.02
+    )
+    assert found.over == "bootstrap over 4000 pictures"
+    assert bootstrap(values) == found != bootstrap(values, seed=1)
+
+
+def test_intervals_hold_the_true_value_about_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    draws = rng.normal(1, 2, (200, 40))
+    for interval in (lambda x: bootstrap(torch.from_numpy(x), resamples=300), mean_interval):
+        hits = sum(found.low <= 1 <= found.high for found in map(interval, draws))
+        assert 0.87 * 200 <= hits <= 200
+    shares = rng.binomial(50, 0.1, 200) / 50
+    assert sum(share_interval(x, 50).low <= 0.1 <= share_interval(x, 50).high for x in shares) >= 0.9 * 200
+
+
+def test_direction_intervals_shrink_with_more_pictures_and_widen_with_spread():
+    def width(interval) -> float:
+        return interval.high - interval.low
+
+    values = torch.from_numpy(gaussian(0, 1)[:, 0])
+    assert width(bootstrap(values)) < width(bootstrap(values[:400])) < width(bootstrap(3 * values[:400]))
+    assert width(mean_interval(values[:50].numpy())) < width(mean_interval(values[:5].numpy()))
+    assert width(share_interval(0.5, 1000)) < width(share_interval(0.5, 10))
+    assert width(bootstrap(torch.ones(9))) == 0
+
+
+def test_a_bootstrap_of_matrices_is_around_their_score():
+    target = torch.randint(0, 3, (30, 8, 8), generator=torch.Generator().manual_seed(3))
+    noise = torch.rand(target.shape, generator=torch.Generator().manual_seed(4))
+    matrices = confusions(torch.where(noise < 0.3, (target + 1) % 3, target), target, 3)
+    found = bootstrap(matrices, miou)
+    assert found.low < miou(matrices.sum(dim=0)) < found.high < 1
+
+
+def test_nothing_to_repeat():
+    assert math.isnan(mean_interval([0.5]).low) and mean_interval([0.5]).as_json()["low"] is None
+    assert bootstrap(torch.tensor([1.0, float("nan")])) == bootstrap(torch.tensor([1.0]))
+    with pytest.raises(ValueError, match="no pictures"):
+        bootstrap(torch.tensor([float("nan")]))
+    with pytest.raises(ValueError, match="interval"):
+        Interval(1.0, 0.0, "nothing")

@@ -11,10 +11,11 @@ from conftest import SIDE, TAP, K, tiny_head
 from PIL import Image
 
 import sis_rearrange as sis
+from sis_rearrange.conditions import Palette
 from sis_rearrange.errors import InputError
 from sis_rearrange.pack import Pack
 from sis_rearrange.sampling import metadata, pick_device, sample_images
-from sis_rearrange.synthesis import Synthesizer
+from sis_rearrange.synthesis import Layouts, Synthesizer
 from sis_rearrange.tensors import one_hot, to_uint8
 
 
@@ -156,7 +157,16 @@ def test_padding_of_a_proxy_mask_continues_its_rim(synth):
     [
         (lambda s: s.synthesize(1, "exemplra"), "did you mean 'exemplar'"),
         (lambda s: s.synthesize(1, "exemplar", fit="padd"), "did you mean 'pad'"),
-        (lambda s: s.synthesize("photo.png", "exemplar"), "photo.png: an exemplar is a sample"),
+        (lambda s: s.synthesize("photo.png", "exemplar"), "photo.png: no such file"),
+        (lambda s: s.synthesize(1.5, "exemplar"), "an exemplar is a picture, or a sample"),
+        (lambda s: s.synthesize(1, "exemplar", samples=2), "says where everything is"),
+        (lambda s: s.synthesize(np.eye(16, dtype=int), "proxy", samples=2), "says where everything is"),
+        (lambda s: s.synthesize(tiny_head(64)[0], "sketch", samples=0), "samples 0"),
+        (lambda s: s.synthesize(tiny_head(64)[0], "sketch", samples=65), "from 1 to 64"),
+        (lambda s: s.synthesize(tiny_head(64)[0], "sketch", samples=2.5), "samples 2.5"),
+        (lambda s: s.synthesize(tiny_head(64)[0], "sketch", samples=2, temperature=float("nan")), "temperature nan"),
+        (lambda s: s.synthesize(tiny_head(64)[0], "sketch", samples=2, temperature=-1), "temperature -1"),
+        (lambda s: s.synthesize(tiny_head(64)[0], "sketch", samples=2, seed=-1), "seed -1"),
         (lambda s: s.synthesize(-1, "exemplar"), "seed -1"),
         (
             lambda s: s.synthesize(torch.zeros(3, 4), "exemplar"),
@@ -164,8 +174,8 @@ def test_padding_of_a_proxy_mask_continues_its_rim(synth):
         ),
         (lambda s: s.synthesize(np.full((16, 16), K), "proxy"), f"labels 0 to {K - 1}"),
         (lambda s: s.synthesize(np.full((16, 16), -1), "proxy"), f"labels 0 to {K - 1}"),
-        (lambda s: s.set_source(), "a seed or ws"),
-        (lambda s: s.set_source(seed=1, ws=torch.zeros(8, 16)), "a seed or ws"),
+        (lambda s: s.set_source(), "a seed, ws or an inversion"),
+        (lambda s: s.set_source(seed=1, ws=torch.zeros(8, 16)), "a seed, ws or an inversion"),
         (lambda s: s.set_source(seed=True), "seed True"),
         (lambda s: s.set_source(seed=1.5), "seed 1.5"),
         (lambda s: s.set_source(seed=1, psi=float("nan")), "psi nan"),
@@ -229,3 +239,79 @@ def test_a_painted_proxy_mask_is_taken_to_the_letter(synth):
     source = replace(synth.source, labels=torch.where(synth.source.labels == rare, (rare + 1) % K, synth.source.labels))
     painted = np.full((TAP, TAP), rare)
     assert (synth.synthesize(painted, "proxy", source=source).proxy_mask == rare).all()
+
+
+# ---------------------------------------------------------------- several layouts of one drawing
+
+
+def test_samples_are_different_layouts_of_one_drawing(synth):
+    drawing = tiny_head(64)[0]
+    one = synth.synthesize(drawing, "sketch")
+    assert one.samples == (one,) and one.alternatives == ()
+    several = synth.synthesize(drawing, "sketch", samples=4)
+    assert len(several.samples) == 4 and several.samples[0] is several
+    assert np.array_equal(several.proxy_mask, one.proxy_mask)
+    assert np.array_equal(np.asarray(several.image), np.asarray(one.image))
+    assert len({each.proxy_mask.tobytes() for each in several.samples}) == 4
+    assert "layout" not in several.metadata
+    assert several.samples[2].metadata["layout"] == "sample 3, seed 0, temperature 1"
+    for each in several.samples:
+        assert each.confidence.shape == (TAP, TAP) and 0 <= each.confidence.min() <= each.confidence.max() <= 1
+
+
+def test_samples_depend_on_seed_and_temperature_alone(synth):
+    def masks(**settings) -> list[np.ndarray]:
+        return [each.proxy_mask for each in synth.synthesize(tiny_head(64)[0], "sketch", **settings).samples]
+
+    first = masks(samples=4, seed=3)
+    assert all(np.array_equal(a, b) for a, b in zip(first, masks(samples=4, seed=3), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(first[:2], masks(samples=2, seed=3), strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, masks(samples=4, seed=4), strict=True))
+    still = masks(samples=3, temperature=0.0)
+    assert all(np.array_equal(still[0], other) for other in still[1:])
+
+
+def test_a_layout_is_the_same_for_every_look(synth):
+    targets = synth.vary(synth.read(tiny_head(64)[0], "sketch"), Layouts(3))
+    for target in targets[1:]:
+        for seed in (1, 2):
+            source = Synthesizer(synth.pack, "cpu", "torch").set_source(seed=seed)
+            wanted, found = target.labels[0].numpy(), synth.paint(target, source).proxy_mask
+            there = np.isin(wanted, np.flatnonzero(np.bincount(source.labels.flatten(), minlength=K) >= 3))
+            assert np.array_equal(found[there], wanted[there])
+
+
+def test_an_alternative_says_how_sure_the_mapper_is_of_it(synth):
+    target = synth.read(tiny_head(64)[0], "sketch")
+    result = synth.paint(synth.vary(target, Layouts(2, 3.0))[1])
+    expected = target.logits.softmax(dim=1)[0].numpy().transpose(1, 2, 0)
+    assert np.allclose(result.confidence, np.take_along_axis(expected, result.proxy_mask[..., None], 2)[..., 0])
+    assert result.confidence.mean() < synth.paint(target).confidence.mean()
+
+
+# ---------------------------------------------------------------- real pictures, foreign palettes
+
+
+def test_a_picture_can_be_the_exemplar(synth, tmp_path, monkeypatch):
+    """A sample of the generator, found again by inversion: its layout comes near the sample's own."""
+    picture = synth.source_image(Synthesizer(synth.pack, "cpu", "torch").set_source(seed=12))
+    picture.save(tmp_path / "photo.png")
+    monkeypatch.setattr("sis_rearrange.synthesis.EXEMPLAR_STEPS", 12)
+    found = synth.synthesize(tmp_path / "photo.png", "exemplar")
+    own = synth.synthesize(12, "exemplar").proxy_mask
+    others = [synth.synthesize(seed, "exemplar").proxy_mask for seed in (2, 3, 4, 5)]
+    assert (found.proxy_mask == own).mean() > max((other == own).mean() for other in others)
+    assert np.array_equal(np.asarray(found.drawing), np.asarray(picture))
+
+
+def test_masks_in_a_foreign_palette(synth, tiny_pack):
+    _, labels = tiny_head(64)
+    own = tiny_pack.palette()
+    foreign = Palette(own.names[::-1], tuple((7 * n, 255 - 9 * n, 40) for n in range(len(own))))
+    other = Synthesizer(tiny_pack, "cpu", "torch", foreign)
+    other.set_source(seed=7)
+    turned = foreign.to_image(len(own) - 1 - labels).convert("RGB")
+    expected = synth.synthesize(own.to_image(labels), "segmentation", source=other.source)
+    assert np.array_equal(other.synthesize(turned, "segmentation").proxy_mask, expected.proxy_mask)
+    with pytest.raises(InputError):
+        synth.synthesize(turned, "segmentation")

@@ -6,9 +6,13 @@ import click
 
 from sis_rearrange import __version__
 from sis_rearrange.cli.convert import convert
+from sis_rearrange.cli.data import data
 from sis_rearrange.cli.doctor import doctor
 from sis_rearrange.cli.domains import domains
+from sis_rearrange.cli.edit import edit, mix, morph, transfer
 from sis_rearrange.cli.export import export
+from sis_rearrange.cli.invert import invert
+from sis_rearrange.cli.label import label
 from sis_rearrange.cli.options import Commands
 from sis_rearrange.cli.pack import pack
 from sis_rearrange.cli.pictures import demo, generate, synthesize
@@ -29,5 +33,23 @@ def main() -> None:
     """
 
 
-for command in (demo, generate, synthesize, evaluate, pack, convert, export, domains, proxy, doctor):
+for command in (
+    demo,
+    generate,
+    synthesize,
+    invert,
+    edit,
+    mix,
+    transfer,
+    morph,
+    evaluate,
+    pack,
+    convert,
+    export,
+    domains,
+    data,
+    label,
+    proxy,
+    doctor,
+):
     main.add_command(command)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from sis_rearrange.errors import InputError
+from sis_rearrange.errors import InputError, InputWarning
 
 if TYPE_CHECKING:
     from sis_rearrange.pack import Pack
@@ -37,6 +40,23 @@ def _failure(error: Exception) -> Failure:
     return Failure(line)
 
 
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """What was used but not quite as it is (`InputWarning`) is said in one line on stderr, each time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", InputWarning)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, InputWarning):
+                click.echo(f"Warning: {message}", err=True)
+            else:
+                usual(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
+
+
 class OneLine(click.Command):
     """A command that reports bad input, wrong options and failing disks in one line: no usage text, no traceback."""
 
@@ -52,7 +72,8 @@ class OneLine(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """As click does it, errors in one line."""
         try:
-            return super().invoke(ctx)
+            with _warnings_as_lines():
+                return super().invoke(ctx)
         except click.exceptions.NoArgsIsHelpError:
             raise
         except (InputError, click.UsageError) as error:
@@ -109,6 +130,37 @@ def out_folder(function: Any) -> Any:
     return click.option(
         "--out", type=click.Path(path_type=Path), required=True, help="Folder to write to; made where it is missing."
     )(function)
+
+
+def own_conditions(function: Any) -> Any:
+    """The options --plugin and --depth-model, which make conditions known before the command runs; it gets neither."""
+
+    @wraps(function)
+    def run(*args: Any, plugins: tuple[str, ...], depth_model: str | None, **options: Any) -> Any:
+        from sis_rearrange.conditions import Depth, load_plugin, register_condition
+
+        for path in plugins:
+            load_plugin(path)
+        if depth_model is not None:
+            register_condition(Depth(depth_model))
+        return function(*args, **options)
+
+    for option in (
+        click.option(
+            "--depth-model",
+            metavar="MODEL",
+            help="For depth maps of photos: a folder, or a name on the model hub, which transformers then fetches.",
+        ),
+        click.option(
+            "--plugin",
+            "plugins",
+            multiple=True,
+            metavar="FILE.py",
+            help="Run a Python file of yours that registers conditions; see docs/conditions.md.",
+        ),
+    ):
+        run = option(run)
+    return run
 
 
 psi_option = click.option("--psi", type=float, default=0.9, show_default=True, help="Truncation of the samples.")

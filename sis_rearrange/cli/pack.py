@@ -9,16 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sis_rearrange.cli.options import Commands, device_option, open_pack, pack_argument, parse_seeds, psi_option
+from sis_rearrange.cli.options import (
+    Commands,
+    device_option,
+    open_pack,
+    own_conditions,
+    pack_argument,
+    parse_seeds,
+    psi_option,
+)
 from sis_rearrange.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from sis_rearrange.conditions import Palette
     from sis_rearrange.pack import Pack
 
-PALETTE_HELP = 'Part names and colours, for a domain of your own: [{"name": "sky", "colour": [90, 160, 230]}, ...].'
+PALETTE_HELP = (
+    'Part names and colours, for a domain of your own: a file [{"name": "sky", "colour": [90, 160, 230]}, ...], or a '
+    "name such as celebamask-hq."
+)
 DRAWING_SIDE = 256  # pixels of the drawings that a pack ships
 
 
@@ -119,6 +129,7 @@ def new(
     Part names and colours are what segmentation masks and scribbles speak in: give them with --palette, or name an
     embedded domain with --domain. Sketches and exemplars need none. train_rearranger.py and train_mapper.py go on.
     """
+    from sis_rearrange.conditions.palette_files import load_palette
     from sis_rearrange.domains import domain_names, get_domain
     from sis_rearrange.sampling import check_psi
     from sis_rearrange.training.new_pack import Domain, new_pack
@@ -126,7 +137,7 @@ def new(
     name = path.resolve().name
     about = Domain(domain or name, licence=licence, credit=credit)
     if palette_file is not None:
-        palette = _read_palette(palette_file)
+        palette = load_palette(palette_file)
         about = replace(about, classes=palette.names, palette=palette.colours)
     elif domain in domain_names():
         known = get_domain(domain)
@@ -152,16 +163,30 @@ def new(
     click.echo(f"next: python train_rearranger.py {path} --run runs/{name}-rearranger")
 
 
-def _read_palette(path: Path) -> Palette:
-    """A palette from a JSON file such as `sis domains render` writes."""
-    from sis_rearrange.conditions import Palette
+@pack.command(epilog="\b\nExample:\n  sis pack calibrate packs/mine")
+@pack_argument
+@click.option("--samples", type=click.IntRange(8, 100_000), default=256, show_default=True, help="Samples to draw.")
+@own_conditions
+def calibrate(pack_name: str, samples: int) -> None:
+    """Fit what mappers' confidence is divided by, on drawings of the generator's samples, and put it into the pack.
 
-    try:
-        return Palette.from_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except ValueError as error:  # an InputError, or no text
-        raise InputError(f"{path}: {error}") from None
+    Pictures and layouts stay as they are; only `confidence`, and how far --samples go, change.
+    """
+    from sis_rearrange.calibration import calibrate as fit
+    from sis_rearrange.calibration import write_temperature
+
+    opened = open_pack(pack_name)
+    if not opened.conditions():
+        raise InputError(f"{opened.path}: has no mappers; train one with train_mapper.py")
+    for name in opened.conditions():
+        try:
+            temperature = fit(opened, name, samples)
+        except InputError as error:  # a depth map needs a model that is not there, say
+            click.echo(f"{name}: left as it is ({error})")
+            continue
+        write_temperature(opened, name, temperature)
+        click.echo(f"{name}: temperature {temperature:g}")
+    click.echo(f"calibrated {opened.path}: {open_pack(pack_name).short_hash}")
 
 
 @pack.command(epilog="\b\nExample:\n  sis pack add packs/mine judge runs/judge/judge.safetensors --minutes 25")
@@ -220,10 +245,11 @@ def add_drawings(pack_name: str, count: int, indices: str | None) -> None:
 
 def _draw(opened: Pack, picture: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, bytes]:
     """Condition -> the drawing of a picture as PNG bytes."""
-    from sis_rearrange.conditions import CONDITIONS, get_condition
+    from sis_rearrange.conditions import CONDITIONS, condition_names, get_condition
 
     drawings = {}
-    for condition in CONDITIONS:
+    known = [name for name in opened.conditions() if name in condition_names() and name != "depth"]  # needs a model
+    for condition in dict.fromkeys((*CONDITIONS, *known)):
         stream = io.BytesIO()
         drawing = get_condition(condition, opened.palette()).draw(picture, labels, seed)
         drawing.save(stream, format="PNG", optimize=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from sis_rearrange.cli.invert import read_sources, source_option, unless_sources
 from sis_rearrange.cli.options import (
     backend_option,
     device_option,
     open_pack,
     out_folder,
+    own_conditions,
     pack_argument,
     parse_seeds,
     psi_option,
@@ -23,9 +26,10 @@ from sis_rearrange.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sis_rearrange.synthesis import Source, Synthesizer
+    from sis_rearrange.synthesis import Layouts, Source, Synthesizer, Target
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SEEDS = re.compile(r"[0-9,\s-]+")  # what looks like seeds rather than a file
 SHEET = "contact_sheet.png"
 SHEET_ROWS, SHEET_LOOKS, SHEET_SAMPLES = 24, 12, 64  # shown on the contact sheet; the pictures are all written
 
@@ -76,14 +80,26 @@ def generate(pack_name: str, seeds: list[int], out: Path, psi: float, device: st
     epilog="\b\nExamples:\n"
     "  sis synthesize toonhead --condition sketch drawing.png --seeds 0-3 --out out/sketches\n"
     "  sis synthesize toonhead --condition segmentation masks/ --seeds 7 --fit crop --out out/masks\n"
-    "  sis synthesize toonhead --condition exemplar 12 13 --seeds 0-3 --out out/exemplars"
+    "  sis synthesize toonhead --condition exemplar 12 13 --seeds 0-3 --out out/exemplars\n"
+    "  sis synthesize toonhead --condition scribble vague.png --samples 4 --out out/ideas\n"
+    "  sis synthesize toonhead --condition segmentation mask.png --palette parts.json --out out/foreign"
 )
 @pack_argument
-@click.option("--condition", required=True, help="segmentation, sketch, scribble, exemplar (IN: seeds) or proxy.")
+@click.option(
+    "--condition", required=True, help="segmentation, sketch, scribble, ..., exemplar (IN: seeds or pictures) or proxy."
+)
 @click.argument("inputs", metavar="IN...", nargs=-1, required=True)
 @seeds_option("0-3")
 @out_folder
+@own_conditions
+@source_option
 @click.option("--fit", default="pad", show_default=True, help="Drawings that are not square: crop, pad or stretch.")
+@click.option("--samples", default=1, show_default=True, help="Layouts of each drawing: the likeliest, then others.")
+@click.option("--temperature", default=1.0, show_default=True, help="How far the other layouts go: 0 not at all.")
+@click.option("--sample-seed", default=0, show_default=True, help="Seed of the other layouts.")
+@click.option(
+    "--palette", help="What masks and scribbles are painted in: a JSON file, or a name such as celebamask-hq."
+)
 @click.option(
     "--proxy-masks", is_flag=True, help="Also write each picture's proxy mask, to edit and hand in again as 'proxy'."
 )
@@ -96,27 +112,37 @@ def synthesize(
     inputs: tuple[str, ...],
     seeds: list[int],
     out: Path,
+    files: tuple[Path, ...],
     fit: str,
+    samples: int,
+    temperature: float,
+    sample_seed: int,
+    palette: str | None,
     proxy_masks: bool,
     psi: float,
     device: str,
     backend: str,
 ) -> None:
-    """Turn drawings (files, or all images in a folder) into pictures, one PNG per drawing and seed.
+    """Turn drawings (files, or all images in a folder) into pictures, one PNG per drawing, seed and layout.
 
-    Each seed gives a look. A drawing that cannot be used is reported and the others go on; the exit code is 2 then.
+    Each seed gives a look, and so does each --source. A vague drawing leaves much open: --samples draws several layouts
+    that it allows. A drawing that cannot be used is reported and the others go on; the exit code is 2 then.
     """
-    from sis_rearrange.synthesis import Synthesizer
+    from sis_rearrange.conditions.palette_files import load_palette
+    from sis_rearrange.synthesis import Layouts, Synthesizer
     from sis_rearrange.whole_graph import for_run
 
     pack = open_pack(pack_name)
-    drawings = _exemplars(inputs) if condition == "exemplar" else _files(inputs, out)
-    synth = Synthesizer(pack, device, for_run(backend, len(drawings) * len(seeds)))
+    drawings = _exemplars(inputs, out) if condition == "exemplar" else _files(inputs, out)
+    layouts = Layouts(samples, temperature, sample_seed)
+    painted = None if palette is None else load_palette(palette)
+    synth = Synthesizer(pack, device, for_run(backend, len(drawings) * len(seeds) * samples), painted)
     synth.check_request(condition, fit)
-    sources = [synth.set_source(seed=seed, psi=psi) for seed in seeds]
-    failed = _paint_all(synth, sources, drawings, condition, fit, out, proxy_masks)
+    inverted = [synth.set_source(inversion=inversion) for inversion in read_sources(files, pack)]
+    sources = [*inverted, *(synth.set_source(seed=seed, psi=psi) for seed in unless_sources(seeds, files))]
+    failed = _paint_all(synth, sources, drawings, condition, fit, layouts, out, proxy_masks)
     done = len(drawings) - failed
-    click.echo(f"wrote {done * len(sources)} pictures of {done} of {len(drawings)} drawings to {out}")
+    click.echo(f"wrote {done * len(sources) * samples} pictures of {done} of {len(drawings)} drawings to {out}")
     if failed:
         raise click.exceptions.Exit(2)
 
@@ -127,6 +153,7 @@ def _paint_all(
     drawings: dict[str, Path | int],
     condition: str,
     fit: str,
+    layouts: Layouts,
     out: Path,
     proxy_masks: bool,
 ) -> int:
@@ -142,36 +169,49 @@ def _paint_all(
     bar = tqdm(drawings.items(), unit="drawing", disable=None)
     for name, drawing in bar:
         try:
-            target = synth.read(drawing, condition, fit)
+            targets = synth.vary(synth.read(drawing, condition, fit), layouts)
         except InputError as error:
             if len(drawings) == 1:
                 raise
             failed += 1
             bar.write(f"Error: {error}", file=sys.stderr)
             continue
-        mask = synth.proxy_image(target.labels[0])
-        shown: list[Image.Image] = []
-        for source in sources:
-            result = synth.paint(target, source)
-            result.save(out / f"{name}_seed{source.seed}.png")
-            if proxy_masks:
-                write_png(
-                    out / f"{name}_seed{source.seed}_proxy.png", synth.proxy_image(result.proxy_mask), result.metadata
-                )
-            if len(shown) < SHEET_LOOKS:
-                shown.append(result.image)
-        if len(rows) < SHEET_ROWS:
-            rows.append((name, [target.drawing, mask, *shown]))
+        for number, target in enumerate(targets, start=1):
+            title = name if len(targets) == 1 else f"{name}_sample{number}"
+            shown = _paint_looks(synth, sources, target, title, out, proxy_masks)
+            if len(rows) < SHEET_ROWS:
+                rows.append((title, [target.drawing, synth.proxy_image(target.labels[0]), *shown]))
     if rows:
-        looks = [(f"seed {source.seed}", synth.source_image(source)) for source in sources[:SHEET_LOOKS]]
+        looks = [(source.title, synth.source_image(source)) for source in sources[:SHEET_LOOKS]]
         sheet = synthesis_sheet(looks, rows, f"{synth.pack.name}: {condition}")
         write_png(out / SHEET, sheet, metadata(synth.pack, psi=sources[0].psi, condition=condition))
     return failed
 
 
-def _exemplars(inputs: tuple[str, ...]) -> dict[str, Path | int]:
-    """Output name -> seed."""
-    return {f"exemplar{seed}": seed for text in inputs for seed in parse_seeds(text, "exemplar")}
+def _paint_looks(
+    synth: Synthesizer, sources: list[Source], target: Target, title: str, out: Path, proxy_masks: bool
+) -> list[Image.Image]:
+    """One layout in every look, written to files; returns what the contact sheet shows of it."""
+    from sis_rearrange.images import write_png
+
+    shown: list[Image.Image] = []
+    for source in sources:
+        result, name = synth.paint(target, source), f"{title}_{source.title.replace(' ', '')}"
+        result.save(out / f"{name}.png")
+        if proxy_masks:
+            write_png(out / f"{name}_proxy.png", synth.proxy_image(result.proxy_mask), result.metadata)
+        if len(shown) < SHEET_LOOKS:
+            shown.append(result.image)
+    return shown
+
+
+def _exemplars(inputs: tuple[str, ...], out: Path) -> dict[str, Path | int]:
+    """Output name -> seed of a sample, or picture."""
+    numbers = [text for text in inputs if SEEDS.fullmatch(text) and not Path(text).exists()]
+    named: dict[str, Path | int] = {
+        f"exemplar{seed}": seed for text in numbers for seed in parse_seeds(text, "exemplar")
+    }
+    return named | _files(tuple(text for text in inputs if text not in numbers), out)
 
 
 def _files(inputs: tuple[str, ...], out: Path) -> dict[str, Path | int]:

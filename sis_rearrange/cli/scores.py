@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sis_rearrange.cli.options import Commands, open_pack, pack_argument, psi_option, seeds_option
+from sis_rearrange.cli.options import Commands, open_pack, own_conditions, pack_argument, psi_option, seeds_option
 from sis_rearrange.errors import InputError
 
 MAX_SHOWN = 400  # samples on one sheet
@@ -41,26 +41,47 @@ def show(pack_name: str, seeds: list[int], out: Path, psi: float) -> None:
     click.echo(f"wrote {out}")
 
 
-@click.command(epilog="\b\nExamples:\n  sis evaluate toonhead --quick\n  sis evaluate toonhead --out out/scores.json")
+@click.command(
+    epilog="\b\nExamples:\n  sis evaluate toonhead --quick\n  sis evaluate toonhead --out out/scores.json\n"
+    "  sis evaluate toonhead --protocol quality --out report"
+)
 @pack_argument
+@click.option("--protocol", default="main", show_default=True, help="What is measured: see docs/metrics.md.")
 @click.option("--quick", is_flag=True, help="Fewer samples: minutes instead of an hour.")
-@click.option("--out", type=click.Path(path_type=Path), help="JSON file for the scores.")
-@click.option("--record", is_flag=True, help="Also write the scores into the pack's domain.json.")
-def evaluate(pack_name: str, quick: bool, out: Path | None, record: bool) -> None:
-    """Measure a pack on the test split that nothing was trained on."""
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the report; or a .json file for the scores.")
+@click.option("--record", is_flag=True, help="Also write the scores of protocol main into the pack's domain.json.")
+@click.option(
+    "--inception", type=click.Path(path_type=Path), help="Inception's weights, for FID (torch-fidelity's file)."
+)
+@click.option("--only", default="", help="Parts of a protocol that has parts, such as ours,lineargan:1.")
+@own_conditions
+def evaluate(
+    pack_name: str, protocol: str, quick: bool, out: Path | None, record: bool, inception: Path | None, only: str
+) -> None:
+    """Measure a pack on samples and renders that nothing was trained on."""
     import json
 
-    from sis_rearrange.evaluation.protocol import evaluate_pack
-    from sis_rearrange.evaluation.report import format_report
+    from sis_rearrange.evaluation.outcome import Request, write_report
+    from sis_rearrange.evaluation.protocols import get_protocol
     from sis_rearrange.images import write_text
     from sis_rearrange.pack import update_info
 
+    run = get_protocol(protocol)
+    if record and protocol != "main":
+        raise InputError(f"--record: keeps the scores of protocol main, not of {protocol}; use --out")
+    file = out is not None and out.suffix.lower() == ".json"
+    if out is not None and not file and out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; name a folder for the report")
     opened = open_pack(pack_name)
-    report = evaluate_pack(opened, quick=quick)
-    click.echo(format_report(report))
-    if out is not None:
-        write_text(out, json.dumps(report, indent=2, sort_keys=True) + "\n")
+    parts = tuple(part.strip() for part in only.split(",") if part.strip())
+    outcome = run(opened, Request(quick, inception=inception, out=None if file else out, only=parts))
+    click.echo(outcome.text)
+    if out is not None and file:
+        write_text(out, json.dumps(outcome.results, indent=2, sort_keys=True) + "\n")
+    elif out is not None:
+        for path in write_report(outcome, out):
+            click.echo(f"wrote {path}")
     if record:
         name = "quick" if quick else "full"
-        update_info(opened.path, {"scores": {name: {key: report[key] for key in RECORDED}}})
+        update_info(opened.path, {"scores": {name: {key: outcome.results[key] for key in RECORDED}}})
         click.echo(f"recorded in {opened.path}")

@@ -23,8 +23,9 @@ from sis_rearrange.evaluation.distance import score_distance
 from sis_rearrange.evaluation.drawings import HeldOut, drawn, score_condition, score_judge, score_sources
 from sis_rearrange.evaluation.latency import latency_backend, score_latency, training_minutes
 from sis_rearrange.evaluation.networks import NOISE_MODE, Networks
+from sis_rearrange.evaluation.outcome import Outcome, Request, about
 from sis_rearrange.evaluation.rearrangement import MIN_PIXELS, score_colours, score_rearrangement
-from sis_rearrange.evaluation.report import bound_of, failures
+from sis_rearrange.evaluation.report import bound_of, failures, format_report
 from sis_rearrange.pack import GENERATOR, JUDGE, PROXY, REARRANGER, Pack, mapper_file
 
 COMPONENTS = ("rearranger", "drawings", "distance", "latency")
@@ -121,6 +122,34 @@ def evaluate_pack(
     report["bounds"] = {name: str(bound_of(name)) for name in evaluation.metrics if bound_of(name)}
     report["passed"] = {name: name not in failed for name in report["bounds"]}
     return report
+
+
+def main_outcome(pack: Pack, request: Request) -> Outcome:
+    """`evaluate_pack` as every protocol is run: the quick or the full amounts."""
+    report = evaluate_pack(pack, request.quick, request.progress)
+    amounts = report["protocol"]
+    judge = pack.info["files"].get(JUDGE)
+    results = about(
+        pack,
+        "main",
+        request,
+        {name: amounts[name] for name in ("samples", "drawings", "pictures", "timed")},
+        f"test, the first {amounts['pictures']} renders",
+        {
+            "samples": (amounts["sample_seeds"], amounts["sample_seeds"] + amounts["samples"]),
+            "looks": (amounts["source_seeds"], amounts["source_seeds"] + amounts["pictures"]),
+        },
+        {
+            "judge": "float32 in [-1, 1] at the generator's resolution, no resizing",
+            "drawings": f"{amounts['drawing_side']} px, written and read as PNG, area-averaged to the mapper's side",
+        },
+        {} if judge is None else {"judge": judge["sha256"]},
+    )
+    kept = ("metrics", "tables", "bounds", "passed", "missing", "seconds", "threads", "backend")
+    results |= {key: report[key] for key in kept}
+    results["amounts"] = {key: value for key, value in amounts.items() if key != "text"}
+    results["notes"] = amounts["text"]
+    return Outcome(results, format_report(report))
 
 
 class _Evaluation:
