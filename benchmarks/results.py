@@ -135,11 +135,12 @@ def paper_section() -> str:
 
 
 def _head(results: Mapping[str, Any]) -> str:
-    quick = "**A quick run: few targets, few repeats, short trainings. A first impression only.**\n\n"
+    quick = "QUICK: few targets, few repeats; a first impression"
+    marks = "".join(f"**{mark}.**\n\n" for mark in results.get("marks", [quick] * bool(results["quick"])))
     counts = ", ".join(f"{name} {value}" for name, value in results["counts"].items())
     versions = ", ".join(f"{name} {value}" for name, value in results["versions"].items())
     rests = f"Pack hash `{results['hash'][:12]}`; {counts}; {versions}; threads {results['threads']}.\n\n"
-    return f"```\n{results['command']}\n```\n\n{quick * bool(results['quick'])}{rests}"
+    return f"```\n{results['command']}\n```\n\n{marks}{rests}"
 
 
 def _with_interval(found: Mapping[str, Any], scale: float, digits: int) -> str:

@@ -183,8 +183,15 @@ template <class T> void filter_planes(const Filtering<T> f, const Factors<typena
         for (int64_t plane = 0; plane < f.n * f.c; ++plane) {
             const T* in = f.in + plane / f.c * f.from.n + plane % f.c * f.from.c;
             T* out = f.out + plane / f.c * f.to.n + plane % f.c * f.to.c;
-            for (int oy = 0; oy < f.out_h; ++oy)
-                filter_row<T, A>(f, factors, lines, in, taps_at(f.y, oy), space.data(), line.data(), out + oy * f.to.h);
+            for (int oy = 0; oy < f.out_h; ++oy) {
+                const Taps ty = taps_at(f.y, oy);
+                T* row = out + oy * f.to.h;
+                if (f.out_w < Vector<A>::LANES)  // fills no vector: pixel by pixel, as the GPU does
+                    for (int ox = 0; ox < f.out_w; ++ox)
+                        narrow(filter_pixel(in, f.from.h, f.from.w, f.filter, f.y, f.x, ty, taps_at(f.x, ox)),
+                               row[ox * f.to.w]);
+                else filter_row<T, A>(f, factors, lines, in, ty, space.data(), line.data(), row);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from sis_rearrange.evaluation.cells import Cells, digest, pieces, strip_of
 from sis_rearrange.evaluation.condition_agreement import mapper_agreement
 from sis_rearrange.evaluation.few_shot import FULL, MOST_SHOTS, QUICK, FewShot, FewShotRun, Place, run_cells
 from sis_rearrange.evaluation.few_shot_report import (
+    HELPED,
     MARGIN,
     MARK,
     as_text,
@@ -34,7 +36,7 @@ from sis_rearrange.evaluation.few_shot_report import (
 from sis_rearrange.evaluation.networks import Networks, parts
 from sis_rearrange.evaluation.outcome import Outcome, Request, write_report
 from sis_rearrange.evaluation.protocols import PROTOCOLS
-from sis_rearrange.pack import JUDGE, Pack
+from sis_rearrange.pack import JUDGE, REARRANGER, Pack, load_pack, write_component
 from sis_rearrange.training.rearranger import TRAIN_SEEDS
 
 TINY = FewShot("quick", shots=(1, 2), repeats=2, targets=3, samples=2, held_out=4)
@@ -268,15 +270,27 @@ def test_intervals_of_enough_repeats_are_over_repeats(tiny_pack, methods):
     assert interval["over"] == "3 repeats" and interval["low"] < 0.2 < 0.22 < interval["high"] < 0.25
 
 
+def test_a_rearranger_that_saw_labels_is_marked(tiny_pack_path, tmp_path, methods):
+    own = shutil.copytree(tiny_pack_path, tmp_path / "own")
+    rearranger = load_pack(own).rearranger()
+    for weight in (0.0, 1.0):
+        facts = {"command": "x", "config": {"weights": {"parts": 0.0, "part_colour": weight}}}
+        write_component(
+            own, REARRANGER, rearranger.state_dict(), {"kind": "rearranger", "args": rearranger.config}, facts
+        )
+        found = collected(new_run(load_pack(own), methods), some_cells(), Request())
+        assert [HELPED in text for text in (as_text(found), page(found))] == [weight > 0] * 2
+
+
 def test_quick_is_marked_everywhere(report, tmp_path, tiny_pack, methods):
     assert report["quick"] and MARK in report["notes"] and "--quick" in report["command"]
     assert MARK in as_text(report) and MARK in page(report)
     write_report(Outcome(report, "", page=page(report)), tmp_path)
     text = results_page.write_page([tmp_path], tmp_path / "docs").read_text()
-    assert "**A quick run" in text and "--quick --only ours:1 --out report" in text
+    assert f"**{MARK}.**" in text and "--quick --only ours:1 --out report" in text
     slow = collected(new_run(tiny_pack, methods), some_cells(), Request())
     assert not slow["quick"] and MARK not in as_text(slow) + page(slow) + "".join(slow["notes"])
-    assert "**A quick run" not in results_page.few_shot_section(slow)
+    assert "QUICK" not in results_page.few_shot_section(slow)
 
 
 def test_the_page_says_where_a_baseline_wins(tiny_pack, methods):

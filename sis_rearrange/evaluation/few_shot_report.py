@@ -16,12 +16,16 @@ from sis_rearrange.evaluation.networks import NOISE_MODE
 from sis_rearrange.evaluation.outcome import Outcome, Request, about, hash_of, table
 from sis_rearrange.images import contact_sheet
 from sis_rearrange.metrics import mean_interval
-from sis_rearrange.pack import Pack
+from sis_rearrange.pack import REARRANGER, Pack
 
 OURS, RIVAL = "ours", "lineargan"
 MARGIN = 15.0  # mIoU points above LinearGAN at N = 1
 FURTHEST = 1.25  # feature distance of results over that of unconditional samples
 ENOUGH = 3  # repeats that an interval can rest on
+HELPED = (
+    "NOT FEW-SHOT: this pack's rearranger was trained with a segmenter's part labels (--parts, --part-colour), so what "
+    "uses it (ours, vote) rests on more annotation than its N samples; train one without these terms to claim anything"
+)
 MARK = "QUICK: few targets, few repeats, short trainings; a first impression, not the protocol's result"
 
 
@@ -67,7 +71,8 @@ def collected(run: FewShotRun, found: Mapping[Place, Mapping[str, Any]], request
     results["cells"] = {place.name: dict(cell) for place, cell in found.items()}
     results["goals"] = goals(found, protocol.shots)
     results["resolution"] = pack.resolution
-    results["notes"] += [MARK] * request.quick
+    results["marks"] = [MARK] * request.quick + [HELPED] * saw_labels(pack)
+    results["notes"] += results["marks"]
     for row in rows:
         name = f"{row['method']}_n{row['shots']}" if row["shots"] else row["method"]
         for metric in ("miou_judge", "accuracy_judge", "judge_frechet", "judge_frechet_ratio"):
@@ -75,6 +80,12 @@ def collected(run: FewShotRun, found: Mapping[Place, Mapping[str, Any]], request
             if row[metric]["interval"] is not None:
                 results["intervals"][f"few_shot_{metric}_{name}_{size}"] = row[metric]["interval"]
     return results
+
+
+def saw_labels(pack: Pack) -> bool:
+    """Whether a pack's rearranger was trained with the terms that need annotated pictures."""
+    weights = pack.info["provenance"].get(REARRANGER, {}).get("config", {}).get("weights", {})
+    return any(weights.get(term, 0) > 0 for term in ("parts", "part_colour"))
 
 
 def _columns(run: FewShotRun, found: Mapping[Place, Any]) -> list[tuple[str, int]]:
@@ -192,13 +203,13 @@ def _points(share: float | None) -> str:
 
 def as_text(results: Mapping[str, Any]) -> str:
     """For the terminal."""
-    quick = f"\n{MARK}" if results["quick"] else ""
+    marks = "".join(f"\n{mark}" for mark in results["marks"])
     rows = [HEAD, *(cells_of(row, row["method"]) for row in results["rows"])]
     widths = [max(len(row[at]) for row in rows) for at in range(len(HEAD))]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     aims = [f"{'ok  ' if aim['holds'] else 'FAIL'}  {aim['goal']}: {aim['value']}" for aim in results["goals"]]
     return "\n".join(
-        [f"pack {results['pack']} ({results['hash'][:12]}), few-shot protocol{quick}", "", *lines, "", *aims]
+        [f"pack {results['pack']} ({results['hash'][:12]}), few-shot protocol{marks}", "", *lines, "", *aims]
     )
 
 
@@ -211,7 +222,8 @@ def page(results: Mapping[str, Any]) -> str:
         f"    {results['command']}",
         "",
     ]
-    lines += [f"**{MARK}.**", ""] * results["quick"]
+    for mark in results["marks"]:
+        lines += [f"**{mark}.**", ""]
     lines += table(HEAD, [cells_of(row, titles[row["method"]]) for row in results["rows"]])
     lines += ["", "## Goals", ""]
     lines += table(

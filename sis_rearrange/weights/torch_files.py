@@ -30,13 +30,13 @@ class Member(NamedTuple):
     crc: int
 
     def checked(self, name: str, reading: Reading) -> memoryview:
-        """The bytes, once they have been held against their checksum; ``Damaged`` where they have changed.
+        """The bytes, once they have been held against their checksum; ``InputError`` where they have changed.
 
         torch can leave checksums out, and then writes 0.
         """
         reading.spend_check(len(self.data))  # names without end may stand for the same bytes
         if self.crc and zlib.crc32(self.data) != self.crc:
-            raise Damaged(f"the checksum of its part {shown(name, 40)} is another")
+            raise reading.damaged(f"the checksum of its part {shown(name, 40)} is another", "torch file")
         return self.data
 
 
