@@ -20,8 +20,10 @@ DEFAULTS, TERMS = RearrangerConfig(), LossWeights()
     context_settings=SETTINGS,
     epilog="""\b
 Examples:
-  # the shipped rearranger of the embedded domain, twenty minutes on two cores
-  python train_rearranger.py pretrained/toonhead --run runs/rearranger
+  # from the generator's samples alone
+  python train_rearranger.py pretrained/toonhead --run runs/plain
+  # the shipped one: the pack's segmenter helps; half an hour on two cores that have bfloat16
+  python train_rearranger.py pretrained/toonhead --run runs/rearranger --precision bfloat16 --parts 1 --part-colour 4
   # interrupted? the same command goes on where the last state was saved
   # on 8 GPUs; see docs/scale.md
   accelerate launch --multi_gpu --num_processes 8 train_rearranger.py my-pack --run runs/gpus --batch 64 \\
