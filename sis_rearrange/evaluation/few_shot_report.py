@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from PIL import Image
@@ -147,7 +148,7 @@ def goals(found: Mapping[Place, Mapping[str, Any]], shots: Sequence[int]) -> lis
     means = {n: mean_of([cell["miou"] for place, cell in found.items() if place[:2] == (OURS, n)]) for n in shots}
     known = [value for value in means.values() if value is not None]
     if len(known) > 1:
-        rising = all(a <= b for a, b in zip(known, known[1:], strict=False))
+        rising = all(a <= b for a, b in pairwise(known))
         add("rising with N", ", ".join(f"{100 * value:.1f}" for value in known), rising)
     ratios = [
         _over(cell["judge_frechet"], found.get(Place("ignoring", 0, place.repeat), {}).get("judge_frechet"))

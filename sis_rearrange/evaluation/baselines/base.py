@@ -47,6 +47,22 @@ class Baseline(ABC):
         return asdict(self)  # type: ignore[call-overload]
 
 
+class Rearranging(Baseline):
+    """A method that asks the pack's rearranger for proxy masks. `fit` leaves ``_networks``, with the rearranger."""
+
+    @abstractmethod
+    def asked(self, masks: torch.Tensor, source_labels: torch.Tensor) -> torch.Tensor:
+        """The proxy masks int64 ``[N, r, r]`` for drawn masks ``[N, R, R]``, of clusters that the sources have."""
+
+    @torch.inference_mode()
+    def synthesize(self, masks: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        """See `Baseline.synthesize`."""
+        networks = fitted(self, "_networks")
+        check_masks(masks, seeds, networks.split.generator.img_resolution)
+        source = networks.sources(seeds)
+        return networks.rearrange(source, self.asked(masks, source.labels))[1]
+
+
 @dataclass
 class Ignoring(Baseline):
     """The unconditional sample of the seed, whatever was drawn: what no method may fall below."""

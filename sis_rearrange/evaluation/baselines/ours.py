@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from sis_rearrange.evaluation.baselines.base import Baseline, check_masks, check_shots, fitted
+from sis_rearrange.evaluation.baselines.base import Rearranging, check_shots, fitted
 from sis_rearrange.evaluation.networks import Networks, bars_shown
 from sis_rearrange.pack import Pack
 from sis_rearrange.proxy import within_reach
@@ -29,7 +29,7 @@ from sis_rearrange.training.run import Training
 
 
 @dataclass
-class Ours(Baseline):
+class Ours(Rearranging):
     """What ``train_mapper.py --shots`` does, without writing anything: extractor, segmenter, mapper, rearranger."""
 
     psi: float = 0.9
@@ -60,16 +60,8 @@ class Ours(Baseline):
         distil = replace(self.distil, extractor_steps=steps)
         return {"psi": self.psi, "distil": asdict(distil), "mapper": asdict(mapper)}
 
-    @torch.inference_mode()
-    def synthesize(self, masks: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
-        """See `Baseline.synthesize`."""
-        networks = fitted(self, "_networks")
-        check_masks(masks, seeds, networks.split.generator.img_resolution)
-        source = networks.sources(seeds)
-        return networks.rearrange(source, self.asked(masks, source.labels))[1]
-
     def asked(self, masks: torch.Tensor, source_labels: torch.Tensor) -> torch.Tensor:
-        """The proxy masks ``[N, r, r]`` that the rearranger is asked for, of clusters that the sources have."""
+        """See `Rearranging.asked`."""
         mapper = fitted(self, "_mapper")
         logits = mapper(one_hot(masks, mapper.in_channels))  # hard cells, as a mask file of this size has them
         return within_reach(logits, source_labels).argmax(dim=1)

@@ -7,6 +7,7 @@ need not be guessed from a mask), and a patch discriminator of picture and mask.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -87,7 +88,7 @@ class StyleEncoder(nn.Module):
     def __init__(self, style_dim: int) -> None:
         super().__init__()
         widths = (3, 16, 32, 64)
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(widths))
         self.head = nn.Linear(widths[-1] * 16, 2 * style_dim)
 
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,8 +113,7 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         widths = (3 + classes, 24, 48, 96)
-        pairs = zip(widths, widths[1:], strict=False)
-        self.convs = nn.ModuleList(spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in pairs)
+        self.convs = nn.ModuleList(spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in pairwise(widths))
         self.head = spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1))
 
     def forward(self, pictures: torch.Tensor, mask: torch.Tensor) -> Judged:

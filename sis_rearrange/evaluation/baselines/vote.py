@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from sis_rearrange.evaluation.baselines.base import Baseline, check_masks, check_shots, fitted
+from sis_rearrange.evaluation.baselines.base import Rearranging, check_shots, fitted
 from sis_rearrange.evaluation.networks import Networks
 from sis_rearrange.pack import Pack
 from sis_rearrange.proxy import within_reach
@@ -17,7 +17,7 @@ from sis_rearrange.training.few_shot import Shot
 
 
 @dataclass
-class ClassVote(Baseline):
+class ClassVote(Rearranging):
     """Each drawn class becomes the cluster that it covers most often in the annotated samples, then is rearranged.
 
     Of the clusters that the source has. A class that no annotated sample shows votes like all classes together.
@@ -39,16 +39,8 @@ class ClassVote(Baseline):
         parts = cover(torch.stack([shot.labels for shot in shots]), len(pack.classes), proxy.resolution)
         self._votes = votes(parts, clusters)
 
-    @torch.inference_mode()
-    def synthesize(self, masks: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
-        """See `Baseline.synthesize`."""
-        networks = fitted(self, "_networks")
-        check_masks(masks, seeds, networks.split.generator.img_resolution)
-        source = networks.sources(seeds)
-        return networks.rearrange(source, self.asked(masks, source.labels))[1]
-
     def asked(self, masks: torch.Tensor, source_labels: torch.Tensor) -> torch.Tensor:
-        """The proxy masks ``[N, r, r]`` that the rearranger is asked for, of clusters that the sources have."""
+        """See `Rearranging.asked`."""
         table = fitted(self, "_votes")
         largest = cover(masks, len(table), source_labels.shape[-1]).argmax(dim=1)
         return within_reach(table[largest].permute(0, 3, 1, 2), source_labels).argmax(dim=1)
