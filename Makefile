@@ -14,8 +14,10 @@ JOBS   ?= 2
 CREATED   := $(VENV)/.created
 INSTALLED := $(VENV)/.installed
 DEVELOP   := $(VENV)/.develop
+# any of these serves the studio's tests
+BROWSERS  := chromium chromium-browser google-chrome
 
-.PHONY: help demo test lint format large-files clean
+.PHONY: help demo test browser lint format large-files clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,8 +28,19 @@ demo: $(INSTALLED) ## install into .venv, then turn the shipped drawings into ou
 	$(BIN)/sis demo
 
 # One thread per process: the processes are the parallelism, and tiny tensors only lose by more threads.
-test: lint ## install into .venv, then run the linters and the tests
+test: lint browser ## install into .venv, then run the linters and the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+browser: ## install Chromium where that can be done; the studio's tests in a browser are skipped without one
+	@for name in "$${SIS_CHROMIUM:-}" $(BROWSERS); do \
+		if command -v "$$name" >/dev/null; then exit 0; fi; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null \
+			|| echo 'Chromium could not be installed: the tests that need a browser will be skipped' >&2; \
+	else \
+		echo 'No Chromium here (sudo apt-get install chromium): the tests that need a browser will be skipped' >&2; \
+	fi
 
 lint: $(DEVELOP) large-files ## run ruff and mypy
 	$(BIN)/ruff check .

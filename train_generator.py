@@ -47,7 +47,7 @@ Examples:
 @click.option("--mixing", default=DEFAULTS.mixing, help="Share of samples with two styles.")
 @click.option("--noise/--no-noise", default=DEFAULTS.noise, help="Noise inputs: texture for photos.")
 @click.option("--ema-kimg", default=DEFAULTS.ema_kimg, help="Half-life of the averaged weights.")
-@click.option("--ema-rampup", default=DEFAULTS.ema_rampup, help="That as a share of what was seen; 0: no ramp.")
+@click.option("--ema-rampup", default=DEFAULTS.ema_rampup, help="That as a share of what the run has seen; 0: no ramp.")
 @click.option("--ada-target", default=DEFAULTS.ada_target, help="Adaptive augmentation: sign to aim at; 0: none.")
 @click.option("--ada-kimg", default=DEFAULTS.ada_kimg, help="Kimg in which augmentation can go from 0 to 1.")
 @click.option("--z-dim", default=DEFAULTS.z_dim, help="Size of z (fresh networks only, as the next four).")

@@ -82,7 +82,6 @@ class GeneratorTraining(Training):
         self.feed = Feed(pictures if self._whole else OwnPictures(pictures, config.batch, mine), len(mine), workers)
         self.adaptive = Adaptive(config.ada_target, config.ada_kimg)
         self.path_mean = 0.0
-        self.fresh = start is None
         self.steps, self.batch, self.save_every = config.steps, config.batch, config.save_every
         if distance is not None:
             self.shown = (*self.shown, distance.name)
@@ -267,7 +266,7 @@ class GeneratorTraining(Training):
     def _average(self) -> None:
         config, seen = self.config, (self.step + 1) * self.config.batch
         half_life = config.ema_kimg * 1000
-        if config.ema_rampup > 0 and self.fresh:
+        if config.ema_rampup > 0:  # a transfer's start too is soon forgotten: a blend of two domains is a melted one
             half_life = min(half_life, seen * config.ema_rampup)
         decay = 0.5 ** (config.batch / half_life)
         for mean, now in zip(self.ema.parameters(), self.g.parameters(), strict=True):

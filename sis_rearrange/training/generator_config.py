@@ -26,7 +26,7 @@ class GeneratorConfig:
     mixing: float = 0.3  # share of samples with two styles
     noise: bool = False  # noise inputs: texture for photos, speckles on flat art
     ema_kimg: float = 10.0  # half-life of the averaged weights
-    ema_rampup: float = 0.05  # that half-life as a share of what was seen, where that is shorter; 0: no ramp
+    ema_rampup: float = 0.05  # that half-life as a share of what this run has seen, where that is shorter; 0: no ramp
     ada_target: float = 0.0  # mean sign of the logits at real pictures to aim at, 0.6 say; 0: no augmentation
     ada_kimg: float = 500.0  # thousands of pictures in which the augmentation probability can go from 0 to 1
     z_dim: int = 128
