@@ -1,4 +1,4 @@
-"""The one error a user can cause, and spelling help for names.
+"""The one error a user can cause, spelling help for names, and other errors in one line.
 
 `InputError` means "what you handed in is wrong": the command line turns it into its one-line message and exit code 2.
 Anything else that escapes is a bug and keeps its traceback.
@@ -29,3 +29,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     by_lower = {candidate.lower(): candidate for candidate in known}
     matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     return f"; did you mean '{by_lower[matches[0]]}'?" if matches else ""
+
+
+def one_line(error: BaseException, limit: int = 120) -> str:
+    """The first line of an error, or its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:limit]

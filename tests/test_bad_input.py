@@ -92,13 +92,13 @@ def test_truncated_file(desk):
     whole = desk.pack.file("drawings/sketch-1.png").read_bytes()
     path = desk.folder / "half.png"
     path.write_bytes(whole[: len(whole) // 2])
-    desk.refuses(desk.run(path), "half.png", "damaged or truncated")
+    desk.refuses(desk.run(path), "half.png", "damaged or cut off")
 
 
 def test_file_that_is_no_image(desk):
     path = desk.folder / "notes.png"
     path.write_text("to do: draw something")
-    desk.refuses(desk.run(path), "notes.png", "not an image", "PNG, JPEG")
+    desk.refuses(desk.run(path), "notes.png", "not a picture", "PNG, JPEG")
 
 
 def test_folder_without_images(desk):
@@ -264,7 +264,7 @@ def test_full_disk(desk):
 def test_output_that_cannot_be_made(desk):
     desk.out.write_text("a file where the folder should be")
     result = desk.run(desk.save("a.png", sketch(desk.pack)))
-    desk.refuses(result, "cannot be written")
+    desk.refuses(result, "is a file")
     assert desk.out.read_text() == "a file where the folder should be"
 
 
@@ -279,7 +279,7 @@ def test_a_bad_file_among_good_ones(desk):
     (folder / "b.png").write_text("no image")
     result = desk.run(folder)
     assert result.exit_code == 2
-    assert len(result.stderr.splitlines()) == 1 and "b.png: not an image" in result.stderr
+    assert len(result.stderr.splitlines()) == 1 and "b.png: not a picture" in result.stderr
     assert desk.written() == ["a_seed3.png", "c_seed3.png", "contact_sheet.png"]
     assert "2 of 3 drawings" in result.stdout
 

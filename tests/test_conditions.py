@@ -9,7 +9,16 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from sis_rearrange.conditions import CONDITIONS, Palette, Scribble, Segmentation, Sketch, as_palette, get_condition
+from sis_rearrange.conditions import (
+    CONDITIONS,
+    Palette,
+    Scribble,
+    Segmentation,
+    Sketch,
+    as_palette,
+    get_condition,
+    load_palette,
+)
 from sis_rearrange.conditions.base import coverage, reduced
 from sis_rearrange.conditions.strokes import plan
 from sis_rearrange.errors import InputError
@@ -405,5 +414,7 @@ def test_bad_scribbles_are_refused() -> None:
         condition.read(Image.new("RGBA", (64, 64), (0, 0, 0, 0)), 64)
     with pytest.raises(InputError, match="black-and-white"):
         condition.read(lines(256, 12), 64)
-    with pytest.raises(InputError, match="white canvas"):
+    with pytest.raises(InputError, match="'eyes', #fafafa, is too close to the white canvas; give it another one"):
         Scribble(as_palette(("background", "eyes"), ((0, 0, 0), (250, 250, 250))))
+    with pytest.raises(InputError, match=r"scribble.*'windowpane', #e6e6e6, .*palette file.*'segmentation'"):
+        Scribble(PALETTE, load_palette("ade20k"))

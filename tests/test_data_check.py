@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +138,10 @@ def test_a_prepared_zip_is_held_against_its_hashes(folder, tmp_path):
     prepare([folder], out, Settings(16, fit="crop"), 1)
     report = check(out)
     assert (report.pictures, report.prepared, report.usable) == (5, 16, True)
+    cut = tmp_path / "cut.zip"
+    cut.write_bytes(out.read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"cut\.zip: the zip file is damaged or cut off"):
+        check(cut)
     data = bytearray(out.read_bytes())
     place = data.index(b"IDAT") + 12
     data[place] ^= 255
@@ -176,6 +181,22 @@ def test_names_that_cannot_be_printed(tmp_path):
         r"bad: 'line\nbreak.png': not a picture in a known format (PNG, JPEG, WEBP, BMP, GIF, TIFF)",
     ]
     assert "\x1b" not in done.stdout and json.loads(run(tmp_path / "in", "--json").stdout)["pictures"] == 1
+
+
+def test_the_name_of_a_folder_may_have_a_line_break(tmp_path):
+    (tmp_path / "two\nlines").mkdir()
+    assert run(tmp_path / "two\nlines").stderr.count("\n") == 1
+
+
+def test_a_reader_that_leaves_is_no_error(folder):
+    """As in `sis data check photos | head`."""
+    code = "import sys; from sis_rearrange.cli import main; main(sys.argv[1:], prog_name='sis')"
+    command = [sys.executable, "-c", code, "data", "check", str(folder), "--workers", "0"]
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as closed:
+        done = subprocess.run(command, cwd=ROOT, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert "Error" not in done.stderr and "Broken pipe" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["a.rar", "a.7z", "a.txt"])

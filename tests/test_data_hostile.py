@@ -24,6 +24,7 @@ from sis_rearrange.data.check import Report, check
 from sis_rearrange.data.decoding import MAX_FILE_BYTES, Refused, decode
 from sis_rearrange.data.prepare import Settings, prepare
 from sis_rearrange.errors import InputError
+from sis_rearrange.images import flatten, read_image
 
 GOOD = encoded(picture(0))
 PNG_START = GOOD[:16]
@@ -91,8 +92,11 @@ def test_a_flood_behind_a_small_picture_is_not_unpacked():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
-def test_damaged_pictures_are_refused_or_read(kind):
-    """Cut off anywhere, or with bytes changed anywhere: never another error, and the reason is one line."""
+def test_damaged_pictures_are_refused_or_read(kind, tmp_path):
+    """Cut off anywhere, or with bytes changed anywhere: never another error, and the reason is one line.
+
+    A drawing that somebody hands in is read, or refused, in the same way.
+    """
     source = picture(3).quantize(16) if kind == "GIF" else picture(3)
     data = encoded(source, kind)
     rng = random.Random(kind)
@@ -101,10 +105,18 @@ def test_damaged_pictures_are_refused_or_read(kind):
         for _ in range(rng.choice((0, 1, 4))):
             if damaged:
                 damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        (tmp_path / "a.png").write_bytes(damaged)
         try:
-            assert decode(bytes(damaged)).image.mode == "RGB"
+            found = decode(bytes(damaged)).image
         except Refused as reason:
             assert str(reason).isprintable() and len(str(reason)) < 250
+            if "animated" not in str(reason):
+                with pytest.raises(InputError) as error:
+                    read_image(tmp_path / "a.png")
+                assert str(error.value) == f"{tmp_path / 'a.png'}: {reason}"
+        else:
+            assert found.mode == "RGB"
+            assert found.tobytes() == flatten(read_image(tmp_path / "a.png")).tobytes()
 
 
 def test_remarks_of_a_broken_exif_do_not_spoil_a_picture():

@@ -7,7 +7,11 @@ import io
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 from typing import Literal
@@ -25,6 +29,8 @@ from sis_rearrange.data.prepare import FILTER, Settings, prepare
 from sis_rearrange.data.prepared import Prepared, is_prepared
 from sis_rearrange.errors import InputError
 from sis_rearrange.images import FITS
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def picture(seed: int, width: int = 24, height: int = 24) -> Image.Image:
@@ -250,6 +256,9 @@ def test_small_sources_are_counted(tmp_path):
     path = as_zip(tmp_path / "in.zip", {"a.png": encoded(picture(0, 8, 8)), "b.png": encoded(picture(1))})
     done = prepare([path], tmp_path / "out.zip", Settings(16), 1)
     assert (done.pictures, done.enlarged, done.repeated) == (2, 1, 0)
+    for fit, enlarged in (("pad", 0), ("crop", 1), ("stretch", 1)):  # padded, a strip only shrinks
+        path = as_zip(tmp_path / "in.zip", {"a.png": encoded(picture(0, 40, 8))})
+        assert prepare([path], tmp_path / "out.zip", Settings(16, fit), 1).enlarged == enlarged
 
 
 # ---------------------------------------------------------------- known data sets
@@ -397,6 +406,32 @@ def test_an_interrupted_preparation_leaves_the_old_file(folder, tmp_path, monkey
     assert out.read_bytes() == before and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_killed_preparation_left_is_removed_by_the_next(folder, tmp_path, workers):
+    """And nothing else: neither the file of one that is under way, nor hidden files of others."""
+    code = f"""
+import os, signal
+from pathlib import Path
+from sis_rearrange.data import prepare as module
+module._Run.finish = lambda self, inputs: os.kill(os.getpid(), signal.SIGKILL)
+module.prepare([Path({str(folder)!r})], Path({str(tmp_path / "killed.zip")!r}), module.Settings(16), {workers})
+"""
+    killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=100)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (left,) = tmp_path.glob(".*")
+    others = [tmp_path / f".{'0' * 16}.tmp", tmp_path / ".mine.prepare.tmp"]
+    for path in others:
+        path.write_bytes(b"somebody's")
+    with module._Writer(tmp_path / "slow.zip") as under_way:
+        deadline = time.monotonic() + 30  # its workers end within a second or so, and hold the file until then
+        while left.exists() and time.monotonic() < deadline:
+            prepared_from(tmp_path, folder)
+        assert {*tmp_path.glob(".*")} == {*others, under_way._temporary}
+        under_way.add("a", b"b")
+        under_way.commit()
+    assert {*tmp_path.glob(".*")} == {*others} and zipfile.ZipFile(tmp_path / "slow.zip").read("a") == b"b"
+
+
 def test_outputs_that_cannot_be(folder, files, tmp_path):
     archive = as_zip(tmp_path / "in.zip", files)
     for out, words in ((archive, "one of the inputs"), (tmp_path / "a.tar", "end in .zip"), (folder, "end in .zip")):
@@ -419,6 +454,14 @@ def test_the_command(folder, tmp_path):
         main, ["data", "prepare", str(folder), str(tmp_path / "p.zip"), "--resolution", "32", "--strict"]
     )
     assert done.exit_code == 2 and len(done.stderr.splitlines()) == 1 and "broken.jpg" in done.stderr
+
+
+def test_a_name_that_is_no_text_can_be_printed(folder, tmp_path):
+    code = "import sys; from sis_rearrange.cli import main; main(sys.argv[1:], prog_name='sis')"
+    command = [sys.executable, "-c", code, "data", "prepare", folder, os.fsencode(tmp_path) + b"/\xff.zip"]
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as in most locales
+    done = subprocess.run([*command, "--resolution", "16"], cwd=ROOT, env=strict, capture_output=True)
+    assert done.returncode == 0 and done.stdout.endswith(b"\\udcff.zip: 5 pictures of 16 px\n"), done.stderr
 
 
 def test_a_prepared_zip_can_be_prepared_again(folder, tmp_path):

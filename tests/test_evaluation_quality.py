@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from sis_rearrange.errors import InputError
 from sis_rearrange.evaluation.extractors import INCEPTION_FILE, inception_extractor, judge_extractor, set_scores
 from sis_rearrange.evaluation.outcome import Outcome, Request, about, as_markdown, write_report
 from sis_rearrange.evaluation.perceptual import BACKBONE_FILE, hed_distance, lpips_distance, perceptual
-from sis_rearrange.evaluation.quality import Amounts, quality_outcome
+from sis_rearrange.evaluation.quality import Amounts, Quality, quality_outcome
 from sis_rearrange.evaluation.rearrangement import MIN_PIXELS
 from sis_rearrange.evaluation.style import part_textures, score_style, texture_distance
 from sis_rearrange.metrics import frechet_distance
-from sis_rearrange.pack import Pack
+from sis_rearrange.pack import Pack, load_pack, mapper_file, write_component
 from sis_rearrange.tensors import from_uint8
 
 
@@ -250,11 +251,23 @@ def test_the_protocol_and_its_report(tiny_pack: Pack, tmp_path: Path, empty_cach
     assert "--protocol quality --quick" in page and tiny_pack.hash in page and "`miou_judge_sketch_3`" in page
 
 
+def test_a_condition_whose_plugin_is_missing_is_noted(tiny_pack: Pack, tmp_path: Path):
+    pytest.importorskip("dicebear")
+    path, mapper = shutil.copytree(tiny_pack.path, tmp_path / "pack"), tiny_pack.mapper("sketch")
+    write_component(path, mapper_file("edges"), mapper.state_dict(), {"kind": "mapper", "args": mapper.config}, {})
+    quality = Quality(load_pack(path), Amounts(pictures=2, drawings=2, pairs=2, drawing_side=64), progress=False)
+    quality.layout()
+    assert len(quality.notes) == 1 and quality.notes[0].startswith("edges: not judged (unknown condition 'edges'")
+    assert {"miou_judge_sketch_2", "miou_judge_segmentation_2"} <= set(quality.metrics)
+
+
 def test_reports_say_what_they_rest_on(tiny_pack: Pack, tmp_path: Path):
     results = about(tiny_pack, "main", Request(), {"n": 2}, "test", {"looks": range(3, 9)}, {"judge": "none"}, {})
     assert results["seeds"] == {"looks": [3, 9]}  # first, one past the last
     assert results["quick"] is False and results["command"].endswith("--protocol main --out report")
     assert "n: 2" in as_markdown(results)
+    some = about(tiny_pack, "few-shot", Request(only=("ours:1", "vote")), {}, "test", {}, {}, {})
+    assert some["command"].endswith("--protocol few-shot --only ours:1,vote --out report")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         write_report(Outcome(results, ""), tmp_path / "file")

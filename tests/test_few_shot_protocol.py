@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,10 @@ from sis_rearrange.evaluation.few_shot_report import (
 )
 from sis_rearrange.evaluation.networks import Networks, parts
 from sis_rearrange.evaluation.outcome import Outcome, Request, write_report
+from sis_rearrange.evaluation.protocol import evaluate_pack
 from sis_rearrange.evaluation.protocols import PROTOCOLS
-from sis_rearrange.pack import JUDGE, REARRANGER, Pack, load_pack, write_component
+from sis_rearrange.evaluation.quality import QUICK_AMOUNTS, Quality
+from sis_rearrange.pack import JUDGE, REARRANGER, Pack, load_pack, mapper_file, write_component
 from sis_rearrange.training.rearranger import TRAIN_SEEDS
 
 TINY = FewShot("quick", shots=(1, 2), repeats=2, targets=3, samples=2, held_out=4)
@@ -71,7 +74,7 @@ def methods() -> dict[str, Baseline]:
 def drawn_by_pil(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny drawings in place of renders: the renderer is an extra."""
     domain = replace(get_domain("toonhead"), render=lambda index, side: tiny_head(side, 0.03 * (index % 5 - 2)))
-    monkeypatch.setattr(few_shot, "get_domain", lambda name: domain)
+    monkeypatch.setattr(few_shot, "rendered_domain", lambda pack: domain)
 
 
 def new_run(pack: Pack, methods: dict[str, Baseline], protocol: FewShot = TINY) -> FewShotRun:
@@ -357,6 +360,30 @@ def test_the_conditions_report_names_what_is_missing(tiny_pack, monkeypatch):
     assert any("scribble: the pack has no mappers/scribble" in note for note in outcome.results["notes"])
     assert "QUICK: 4 samples" in outcome.text
     assert "| segmentation |" in outcome.page and "| segmentation |" in results_page.conditions_section(outcome.results)
+
+
+def test_a_condition_whose_plugin_is_missing_is_named_and_the_others_are_measured(tiny_pack, tmp_path, monkeypatch):
+    path, mapper = shutil.copytree(tiny_pack.path, tmp_path / "pack"), tiny_pack.mapper("sketch")
+    write_component(path, mapper_file("edges"), mapper.state_dict(), {"kind": "mapper", "args": mapper.config}, {})
+    monkeypatch.setattr(condition_agreement, "QUICK_SAMPLES", 2)
+    results = condition_agreement.conditions_outcome(load_pack(path), Request(quick=True, progress=False)).results
+    assert {row["condition"] for row in results["rows"]} == {"segmentation", "sketch", "scribble"}
+    (note,) = (note for note in results["notes"] if note.startswith("edges"))
+    assert "not measured" in note and "--plugin" in note
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"domain": "photos"}, "domain 'photos' is not rendered here"),
+        ({"classes": ["left", "right"], "palette": [[0, 0, 0], [9, 9, 9]]}, r"parts \(left, right\) are not those of"),
+    ],
+)
+def test_packs_without_true_masks(tiny_pack, change, words):
+    pack = Pack(tiny_pack.path, {**tiny_pack.info, **change}, tiny_pack.hash)
+    for measure in (evaluate_pack, partial(Quality, amounts=QUICK_AMOUNTS, progress=False)):
+        with pytest.raises(InputError, match=f"{words}.*no held-out pictures"):
+            measure(pack)
 
 
 def test_a_mapper_that_agrees_less_has_a_smaller_share():

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sis_rearrange.errors import InputError, nearest
+from sis_rearrange.errors import InputError, nearest, one_line
 from sis_rearrange.images import (
     Fit,
     contact_sheet,
@@ -102,14 +102,14 @@ def test_changed_byte_in_png(tmp_path):
 
 def test_not_an_image(tmp_path):
     (tmp_path / "a.png").write_text("This is a letter, not a picture.\n" * 9)
-    refused(tmp_path / "a.png", "a.png", "not an image", "PNG")
+    refused(tmp_path / "a.png", "a.png", "not a picture", "PNG")
 
 
 @pytest.mark.parametrize("form", ["EPS", "PDF", "PPM", "ICO"])
 def test_other_formats_are_refused(tmp_path, form):
     path = tmp_path / "a.png"
     Image.fromarray(noise(64, 64)).save(path, form)
-    refused(path, "not an image in a known format")
+    refused(path, "not a picture in a known format")
 
 
 def test_unreadable_name_stays_one_line(tmp_path):
@@ -352,6 +352,13 @@ def test_fit_of_index_masks_makes_no_new_labels():
 def test_unknown_fit_suggests_the_nearest():
     with pytest.raises(InputError, match="unknown fit 'padd'; did you mean 'pad'"):
         fit_image(Image.new("RGB", (16, 16)), 8, "padd")
+
+
+@pytest.mark.parametrize(
+    "text, line", [("a\nb", "a"), ("\n a", "a"), ("", "OSError"), ("\n", "OSError"), ("abcdef", "abc")]
+)
+def test_an_error_in_one_line(text, line):
+    assert one_line(OSError(text), limit=3 if text == "abcdef" else 120) == line
 
 
 def test_nearest_name():

@@ -85,6 +85,7 @@ def test_export_writes_what_a_person_needs(tiny_pack, tmp_path):
     with Image.open(tmp_path / "seed7.png") as picture:
         assert picture.size == (128, 128) and picture.text["seed"] == "7" and picture.text["psi"] == "0.9"
     assert len((tmp_path / "README.txt").read_text().strip().splitlines()) == 3
+    assert "--out" not in (tmp_path / "README.txt").read_text() + result.output
     assert "already" in said(run("label", "export", tiny_pack.path, "--seed", "7", "--out", tmp_path))
 
 
@@ -117,6 +118,10 @@ def test_a_sample_is_known_by_its_png_text_alone_and_held_against_the_pack(tiny_
     (tmp_path / "seed7.json").write_text('{"seed": 8}')
     with pytest.raises(InputError, match="is not what seed 8 at psi 0.9 looks like"):
         shots_from_folder(tmp_path, tiny_pack)
+    for seed in ("Infinity", "NaN", '"seven"', "[7]"):
+        (tmp_path / "seed7.json").write_text(f'{{"seed": {seed}}}')
+        with pytest.raises(InputError, match="seed and psi are not readable"):
+            shots_from_folder(tmp_path, tiny_pack)
     (tmp_path / "seed7.json").write_text("[7]")
     with pytest.raises(InputError, match="should say which sample"):
         shots_from_folder(tmp_path, tiny_pack)
@@ -220,6 +225,8 @@ def test_from_one_painted_picture_to_pictures(pack_path, tmp_path, quick):
     folder, mine = tmp_path / "label", tmp_path / "mine"
     exported = run("label", "export", pack_path, "--seed", "7", "--out", folder, "--classes", "background,a,b,c")
     assert exported.exit_code == 0, exported.output
+    for text in (exported.output, (folder / "README.txt").read_text()):  # other parts need another pack
+        assert f"sis label import {pack_path} {folder} --out packs/mine" in text
     paint(folder / "seed7_mask.png", 512)
     assert "other parts" in said(run("label", "import", pack_path, folder))
     result = run("label", "import", pack_path, folder, "--out", mine)

@@ -94,6 +94,7 @@ def test_unknown_conditions_point_to_plugins():
     [
         (lambda p: p.astype(np.float32), r"returned \[64, 64, 3\]"),
         (lambda p: np.full(p.shape[:2], np.nan), "not finite"),
+        (lambda p: p[:0, :, 0], r"returned \[0, 64\]"),
         (redness, "values from 70 to 240"),
     ],
 )

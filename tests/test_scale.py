@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from sis_rearrange.training.run import resume, run_training, save
 from sis_rearrange.training.scale import Scale, cut, make_scale
 from sis_rearrange.training.sources import Pictures
 from sis_rearrange.training.states import completed, stored_states
+from sis_rearrange.training.stopping import Lost
 from sis_rearrange.weights import read_weights
 from train_rearranger import main as train_rearranger_script
 
@@ -341,3 +343,10 @@ def test_what_happens_to_one_process_ends_both_in_order(tmp_path):
     assert ended["SIGTERM"]["codes"] == [143, 143] and ended["SIGTERM"]["steps"][0] == 4
     assert "stopped at step 4 of 6, saved in" in ended["SIGTERM"]["said"][0][-1]
     assert ended["NaN"]["codes"] == [2, 2] and "the last good state is" in ended["NaN"]["said"][0][-1]
+
+
+def test_a_connection_that_breaks_without_a_word():
+    first = SimpleNamespace(rank=0, processes=2, _timeout="a minute")
+    words = r"process 2 is gone or did not answer in a minute \(RuntimeError\)"
+    with pytest.raises(Lost, match=words), Launched._connected(first):
+        raise RuntimeError

@@ -6,9 +6,12 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +32,7 @@ from sis_rearrange.training.sources import Pictures
 from sis_rearrange.training.states import stored_states
 from train_generator import main
 
+ROOT = Path(__file__).resolve().parent.parent
 TINY = GeneratorConfig(
     resolution=8,
     kimg=0.024,
@@ -272,6 +276,16 @@ def test_a_dry_run_shows_everything_and_writes_a_picture(tmp_path):
     assert "G_ema: " in done.output and "memory: " in done.output
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["first_batch.png"]
     assert not (tmp_path / "own").exists()
+
+
+def test_a_dry_run_that_meets_a_bad_picture_ends(tmp_path):
+    """Its workers ignore signals, so the process would wait for them for ever."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    script = [sys.executable, str(ROOT / "train_generator.py"), str(tmp_path / "own"), "--data", str(tmp_path / "data")]
+    options = ["--run", str(tmp_path / "run"), *map(str, SMALL), "--workers", "1", "--dry-run"]
+    done = subprocess.run([*script, *options], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "bad.png" in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import runpy
 import shutil
 from dataclasses import replace
@@ -148,10 +149,14 @@ def test_other_settings_do_not_overwrite_a_run(tiny_pack, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"condition": "skech"}, {"batch": 0}, {"kimg": 0.0}, {"label_smoothing": 1.0}, {"save_every": 0}],
+    [
+        *({"condition": "skech"}, {"batch": 0}, {"kimg": 0.0}, {"label_smoothing": 1.0}, {"save_every": 0}),
+        *({"ema": 1.5}, {"ema": math.nan}, {"cycle_after": 1.0}, {"psi": math.nan}, {"psi": 9.0}),
+    ],
 )
 def test_settings_that_make_no_sense(change):
-    with pytest.raises(InputError, match="^--"):
+    (name,) = change
+    with pytest.raises(InputError, match=f"^(--)?{name.replace('_', '-')} "):
         replace(TINY, **change)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -55,6 +56,13 @@ def test_training_improves_agreement_and_logs_every_term(parts, tmp_path):
     logged = json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1])
     assert {f"loss/{name}" for name in vars(LossWeights())} <= set(logged)
     assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("change", [{"psi": math.nan}, {"psi": 9.0}, {"ema": 1.0}, {"lr": math.inf}, {"batch": 1}])
+def test_settings_that_make_no_sense(change):
+    (name,) = change
+    with pytest.raises(InputError, match=f"^(--)?{name} "):
+        replace(TINY, **change)
 
 
 def test_resumed_training_equals_an_uninterrupted_one_to_the_bit(parts, tmp_path):

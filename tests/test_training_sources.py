@@ -170,6 +170,10 @@ def _manifest(key, value):
         (_manifest("pictures", []), "manifest.json is damaged"),
         (_manifest("pictures", [{"file": "a", "sha256": "xyz"}]), "manifest.json is damaged"),
         (_manifest("pictures", 3), "manifest.json is damaged"),
+        (_manifest("classes", 5), "manifest.json is damaged"),
+        (_manifest("classes", [1]), "manifest.json is damaged"),
+        (_manifest("fit", ["pad"]), "manifest.json is damaged"),
+        (_manifest("filter", None), "manifest.json is damaged"),
     ],
 )
 def test_a_prepared_zip_that_is_not_what_its_manifest_says(prepared, change, words):

@@ -36,12 +36,12 @@ def label() -> None:
 @click.option("--classes", help="Parts of your own: a,b,c or a JSON file of names, or of names and colours.")
 def export(pack_name: str, seeds: list[int], out: Path, psi: float, scale: int | None, classes: str | None) -> None:
     """Write samples of PACK, an empty mask for each to paint in any editor, and the legend of colours."""
-    from sis_rearrange.training.shot_files import export_shots, named_palette
+    from sis_rearrange.training.shot_files import export_shots, import_command, named_palette
 
-    palette = named_palette(classes) if classes is not None else None
-    masks = export_shots(open_pack(pack_name), seeds, out, psi, scale, palette)
+    opened, palette = open_pack(pack_name), named_palette(classes) if classes is not None else None
+    masks = export_shots(opened, seeds, out, psi, scale, palette)
     click.echo(f"paint {', '.join(str(mask) for mask in masks)} in the colours of {out / 'legend.png'}")
-    click.echo(f"then: sis label import {pack_name} {out}")
+    click.echo(f"then: {import_command(opened, pack_name, out, palette)}")
 
 
 @label.command(
@@ -103,12 +103,12 @@ def _write_sheet(pack: Pack, segmenter: UNet, path: Path) -> None:
     import torch
     from PIL import Image
 
-    from sis_rearrange.conditions import as_palette
     from sis_rearrange.features import sample_ws
     from sis_rearrange.images import contact_sheet, write_png
     from sis_rearrange.tensors import to_uint8
 
-    generator, palette = pack.generator(), as_palette(pack.classes, pack.info["palette"])
+    generator, palette = pack.generator(), pack.palette()
+    assert palette is not None  # the pack names parts: a mapper was just trained for them
     with torch.no_grad():
         images = generator.synthesis(sample_ws(generator, range(SHOWN))).clamp(-1, 1)
         masks = segmenter.cpu()(images).argmax(1).numpy()

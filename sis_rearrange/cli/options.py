@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,14 +29,14 @@ class Failure(click.ClickException):
     exit_code = 2
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Write the line."""
-        click.echo(f"Error: {self.format_message()}", err=file is None, file=file)
+        """Write the line; names of files may have line breaks."""
+        line = " ".join(self.format_message().split("\n"))
+        click.echo(f"Error: {line}", err=file is None, file=file)
 
 
 def _failure(error: Exception) -> Failure:
     """The user's mistake as one line; for a misused option with the pointer to its help."""
-    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    line = " ".join(message.split("\n"))
+    line = error.format_message() if isinstance(error, click.ClickException) else str(error)
     if isinstance(error, click.UsageError) and error.ctx is not None:
         line = f"{line.rstrip('.')}; see '{error.ctx.command_path} --help'"
     return Failure(line)
@@ -57,6 +59,12 @@ def _warnings_as_lines() -> Iterator[None]:
         yield
 
 
+def _print_any_name() -> None:
+    """Names of files need not be text: what cannot be encoded is printed escaped instead of ending the command."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 class OneLine(click.Command):
     """A command that reports bad input, wrong options and failing disks in one line: no usage text, no traceback."""
 
@@ -71,6 +79,7 @@ class OneLine(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click does it, errors in one line."""
+        _print_any_name()
         try:
             with _warnings_as_lines():
                 return super().invoke(ctx)
@@ -78,6 +87,8 @@ class OneLine(click.Command):
             raise
         except (InputError, click.UsageError) as error:
             raise _failure(error) from error
+        except BrokenPipeError:  # `sis ... | head`: click ends without a word
+            raise
         except OSError as error:  # a full disk under a log or checkpoint that a library writes
             raise Failure(f"{error.filename or 'a file'}: {error.strerror or error}") from error
 
@@ -128,7 +139,10 @@ def seeds_option(default: str) -> Callable[[Any], Any]:
 def out_folder(function: Any) -> Any:
     """The required option --out of commands that write a folder."""
     return click.option(
-        "--out", type=click.Path(path_type=Path), required=True, help="Folder to write to; made where it is missing."
+        "--out",
+        type=click.Path(file_okay=False, path_type=Path),
+        required=True,
+        help="Folder to write to; made where it is missing.",
     )(function)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,6 +202,8 @@ def add(pack_name: str, role: str, file: str, command: str, minutes: float | Non
     from sis_rearrange.unet import UNet
     from sis_rearrange.weights import read_weights
 
+    if minutes is not None and not (math.isfinite(minutes) and minutes >= 0):
+        raise InputError(f"--minutes {minutes}: must be a number of minutes, 0 or more")
     opened = open_pack(pack_name)
     config, state = read_weights(file)
     names = ("in_channels", "out_channels", "widths", "out_stride")
@@ -226,11 +229,12 @@ def add(pack_name: str, role: str, file: str, command: str, minutes: float | Non
 @click.option("--indices", help="Which pictures of the test split, such as 3,17,40-42; the first --count if left out.")
 def add_drawings(pack_name: str, count: int, indices: str | None) -> None:
     """Draw pictures of the test split as a person would, and put the drawings into a pack."""
-    from sis_rearrange.domains import SPLITS, get_domain
+    from sis_rearrange.domains import SPLITS
+    from sis_rearrange.evaluation.drawings import rendered_domain
     from sis_rearrange.pack import add_file
 
     opened = open_pack(pack_name)
-    domain, split = get_domain(opened.info["domain"]), SPLITS["test"]
+    domain, split = rendered_domain(opened), SPLITS["test"]
     chosen = parse_seeds(indices, "indices") if indices else list(range(count))
     if max(chosen) >= len(split):
         raise InputError(f"--indices {indices}: the test split has pictures 0 to {len(split) - 1}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ from sis_rearrange.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from sis_rearrange.inversion import Inversion
+    from sis_rearrange.pack import Pack
     from sis_rearrange.synthesis import Layouts, Source, Synthesizer, Target
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -49,15 +52,25 @@ def demo(out: Path, pack_name: str, device: str, backend: str) -> None:
     click.echo(f"wrote {out}")
 
 
-@click.command(epilog="\b\nExample:\n  sis generate toonhead --seeds 0-15 --out out/samples")
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  sis generate toonhead --seeds 0-15 --out out/samples\n"
+    "  sis generate toonhead --source out/photo.safetensors --out out/photo"
+)
 @pack_argument
 @seeds_option("0-15")
 @out_folder
+@source_option
 @psi_option
 @device_option
 @backend_option
-def generate(pack_name: str, seeds: list[int], out: Path, psi: float, device: str, backend: str) -> None:
-    """Write plain samples of a pack's generator, one PNG per seed, and a contact sheet."""
+def generate(
+    pack_name: str, seeds: list[int], out: Path, files: tuple[Path, ...], psi: float, device: str, backend: str
+) -> None:
+    """Write plain samples of a pack's generator, one PNG per seed, and a contact sheet.
+
+    A --source is shown as the generator, tuned if the inversion tuned it, has the picture.
+    """
     from tqdm import tqdm
 
     from sis_rearrange.images import write_png
@@ -66,14 +79,36 @@ def generate(pack_name: str, seeds: list[int], out: Path, psi: float, device: st
     from sis_rearrange.whole_graph import for_run
 
     pack = open_pack(pack_name)
+    inversions, seeds = read_sources(files, pack), unless_sources(seeds, files)
     shown: list[Image.Image] = []
+    for name, picture in _inverted(pack, inversions, device):
+        write_png(out / f"{name}.png", picture, metadata(pack))
+        shown.append(picture)
     pictures = sample_images(pack, seeds, psi, device, for_run(backend, len(seeds)))
     for seed, picture in zip(seeds, tqdm(pictures, total=len(seeds), unit="picture", disable=None), strict=True):
         write_png(out / f"seed{seed}.png", picture, metadata(pack, seed, psi))
         if len(shown) < SHEET_SAMPLES:
             shown.append(picture)
-    write_png(out / SHEET, sample_sheet(shown, f"{pack.name}: samples, psi {psi:g}"), metadata(pack, psi=psi))
-    click.echo(f"wrote {len(seeds)} pictures and {SHEET} to {out}")
+    title = f"{pack.name}: samples, psi {psi:g}" if seeds else f"{pack.name}: inverted pictures"
+    write_png(out / SHEET, sample_sheet(shown, title), metadata(pack, psi=psi if seeds else None))
+    click.echo(f"wrote {len(inversions) + len(seeds)} pictures and {SHEET} to {out}")
+
+
+def _inverted(pack: Pack, inversions: list[Inversion], device: str) -> Iterator[tuple[str, Image.Image]]:
+    """(name for a file, picture) of each inversion, by its own generator."""
+    import torch
+    from PIL import Image
+
+    from sis_rearrange.sampling import on_device, pick_device
+    from sis_rearrange.tensors import to_uint8
+
+    chosen = pick_device(device)
+    for inversion in inversions:
+        generator = on_device(inversion.generator(pack.generator()), chosen)
+        with torch.inference_mode():
+            image = generator.synthesis(inversion.ws[None].to(chosen))
+        name = Path(str(inversion.picture.get("name") or "picture")).stem
+        yield f"{name}_inverted", Image.fromarray(to_uint8(image)[0])
 
 
 @click.command(
@@ -128,13 +163,15 @@ def synthesize(
     Each seed gives a look, and so does each --source. A vague drawing leaves much open: --samples draws several layouts
     that it allows. A drawing that cannot be used is reported and the others go on; the exit code is 2 then.
     """
-    from sis_rearrange.conditions.palette_files import load_palette
+    from sis_rearrange.conditions import OF_PARTS, load_palette
     from sis_rearrange.synthesis import Layouts, Synthesizer
     from sis_rearrange.whole_graph import for_run
 
     pack = open_pack(pack_name)
     drawings = _exemplars(inputs, out) if condition == "exemplar" else _files(inputs, out)
     layouts = Layouts(samples, temperature, sample_seed)
+    if palette is not None and condition not in OF_PARTS:
+        raise InputError(f"--palette: is for {' and '.join(OF_PARTS)}, not {condition}; leave it out")
     painted = None if palette is None else load_palette(palette)
     synth = Synthesizer(pack, device, for_run(backend, len(drawings) * len(seeds) * samples), painted)
     synth.check_request(condition, fit)
@@ -211,11 +248,11 @@ def _exemplars(inputs: tuple[str, ...], out: Path) -> dict[str, Path | int]:
     named: dict[str, Path | int] = {
         f"exemplar{seed}": seed for text in numbers for seed in parse_seeds(text, "exemplar")
     }
-    return named | _files(tuple(text for text in inputs if text not in numbers), out)
+    return _files(tuple(text for text in inputs if text not in numbers), out, named)
 
 
-def _files(inputs: tuple[str, ...], out: Path) -> dict[str, Path | int]:
-    """Output name -> path, for files as they are and for the images in folders; names are made unique.
+def _files(inputs: tuple[str, ...], out: Path, others: Mapping[str, Path | int] | None = None) -> dict[str, Path | int]:
+    """``others``, then output name -> path of files as they are and of the images in folders; names are made unique.
 
     Raises InputError for a folder without images, and where the pictures would land among the drawings.
     """
@@ -230,7 +267,7 @@ def _files(inputs: tuple[str, ...], out: Path) -> dict[str, Path | int]:
         if not found:
             raise InputError(f"{path}: has no images ({', '.join(IMAGE_SUFFIXES)})")
         paths |= dict.fromkeys(found)
-    named: dict[str, Path | int] = {}
+    named = dict(others or {})
     for path in paths:
         name, number = path.stem, 2
         while name in named:

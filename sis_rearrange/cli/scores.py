@@ -69,6 +69,9 @@ def evaluate(
     run = get_protocol(protocol)
     if record and protocol != "main":
         raise InputError(f"--record: keeps the scores of protocol main, not of {protocol}; use --out")
+    for option, value, user in (("--inception", inception, "quality"), ("--only", only, "few-shot")):
+        if value and protocol != user:
+            raise InputError(f"{option}: is for protocol {user}, not {protocol}; leave it out")
     file = out is not None and out.suffix.lower() == ".json"
     if out is not None and not file and out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; name a folder for the report")

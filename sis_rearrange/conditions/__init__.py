@@ -11,6 +11,7 @@ from sis_rearrange.conditions.palette_files import load_palette, palette_names
 from sis_rearrange.conditions.registry import (
     CONDITIONS,
     EXTRACTED,
+    OF_PARTS,
     condition_names,
     get_condition,
     load_plugin,
@@ -23,6 +24,7 @@ from sis_rearrange.conditions.sketch import Sketch
 __all__ = [
     "CONDITIONS",
     "EXTRACTED",
+    "OF_PARTS",
     "Condition",
     "Depth",
     "Extracted",

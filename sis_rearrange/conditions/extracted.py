@@ -151,7 +151,7 @@ class Extracted(MapCondition):
 
     def _checked(self, picture: np.ndarray) -> np.ndarray:
         found = np.asarray(self._extract(picture), dtype=np.float32)
-        if found.ndim != 2 or not np.isfinite(found).all():
+        if found.ndim != 2 or not found.size or not np.isfinite(found).all():
             raise InputError(
                 f"condition {self.name!r}: its extractor returned {list(found.shape)}, or values that are not finite; "
                 "it has to return one number for each pixel, [H, W]"

@@ -17,6 +17,7 @@ from sis_rearrange.conditions.sketch import Sketch
 from sis_rearrange.errors import InputError, nearest
 
 CONDITIONS = ("segmentation", "sketch", "scribble")  # drawn by hand; they need nothing but the pack
+OF_PARTS = ("segmentation", "scribble")  # of these: painted in a palette's colours, read by mappers that know its parts
 EXTRACTED = ("hed", "depth")  # made by a network, which ships (hed) or which the user names (depth)
 _TAKEN = (*CONDITIONS, "hed", "exemplar", "proxy")
 _REGISTERED: dict[str, Condition] = {}
@@ -64,7 +65,10 @@ def get_condition(name: str, palette: Palette | None = None, painted: Palette | 
     if name == "depth":
         return Depth()
     if palette is None:
-        raise InputError(f"condition {name!r} needs the palette of a domain; `sis pack new --palette` gives a pack one")
+        raise InputError(
+            f"condition {name!r} needs part names, and the pack has none; `sis label` gives it some, or "
+            "`sis pack new --palette` a new one"
+        )
     return Segmentation(palette, painted) if name == "segmentation" else Scribble(palette, painted)
 
 

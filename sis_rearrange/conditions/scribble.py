@@ -33,7 +33,12 @@ class Scribble(Condition):
         self.palette, self.painted = palette, painted or palette
         for name, colour in zip(self.painted.names, self.painted.colours, strict=True):
             if min(colour) >= 255 - 2 * TOLERANCE:
-                raise InputError(f"palette: the colour of {name!r}, {colour}, is too close to the white canvas")
+                raise InputError(
+                    "condition 'scribble': the colour of {!r}, #{:02x}{:02x}{:02x}, is too close to the white canvas; "
+                    "give it another one in a palette file, or hand in a mask (condition 'segmentation')".format(
+                        name, *colour
+                    )
+                )
         self.channels = len(palette) + 1
 
     def from_samples(self, images: torch.Tensor, labels: torch.Tensor | None, rng: np.random.Generator) -> torch.Tensor:

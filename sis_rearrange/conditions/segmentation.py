@@ -62,7 +62,8 @@ class Segmentation(Condition):
         if self.painted != self.palette:
             labels = self.painted.translate(labels, self.palette).astype(np.uint8)
         if (labels == self.palette.background).all():
-            raise InputError("the mask is empty: every pixel is background; paint at least one part")
+            part = self.palette.names[self.palette.background]
+            raise InputError(f"the mask is empty: every pixel is {part}; paint at least one other part")
         square, _ = to_square(labels, resolution, fit, fill=self.palette.background)
         return coverage(square[None], self.channels, resolution), how
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from sis_rearrange.data.decoding import FOREIGN, MAX_FILE_BYTES, SUFFIXES, Refused, looks_like_picture, one_line
-from sis_rearrange.errors import InputError
+from sis_rearrange.data.decoding import FOREIGN, MAX_FILE_BYTES, SUFFIXES, Refused, looks_like_picture
+from sis_rearrange.errors import InputError, one_line
 
 START = 32  # bytes that tell a picture from something else
 
@@ -198,6 +198,9 @@ def open_container(path: Path) -> Container:
             return Zip(path)
         if is_tar(path):
             return Tar(path)
+        with path.open("rb") as stream:
+            if stream.read(4) == b"PK\3\4":  # its directory is at the end, and gone
+                raise InputError(f"{path}: the zip file is damaged or cut off")
     except OSError as error:
         raise InputError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from None
     raise InputError(f"{path}: is none of what is read: a folder, zip, tar, tar.gz or LMDB of pictures")

@@ -14,8 +14,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from sis_rearrange.data.containers import START, Container, Item, refuse_other
-from sis_rearrange.data.decoding import MAX_FILE_BYTES, Refused, one_line
-from sis_rearrange.errors import InputError
+from sis_rearrange.data.decoding import MAX_FILE_BYTES, Refused
+from sis_rearrange.errors import InputError, one_line
 
 FILE = "data.mdb"
 _MAGIC = struct.pack("<I", 0xBEEFC0DE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -210,7 +211,9 @@ class _Run:
         self.rows.append(row)
         left, top, right, bottom = made.crop
         self.summary.pictures += 1
-        self.summary.enlarged += min(right - left, bottom - top) < self.settings.resolution
+        # Padded, a picture's longer side becomes the resolution; otherwise its shorter one does too
+        decisive = max if self.settings.fit == "pad" else min
+        self.summary.enlarged += decisive(right - left, bottom - top) < self.settings.resolution
         self.summary.repeated += made.source_sha256 in self._sources
         self._sources.add(made.source_sha256)
 
@@ -270,18 +273,45 @@ def _read(item: Item) -> bytes | Refused:
 
 
 class _Writer:
-    """A zip of stored members beside its final place, put there when it is whole."""
+    """A zip of stored members beside its final place, put there when it is whole.
+
+    A writer that is killed cannot remove its file, so it holds a lock on it, which ends with it: the next writer
+    removes the files of this ending that nobody holds.
+    """
+
+    ENDING = ".prepare.tmp"
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self._temporary = out.with_name(f".{secrets.token_hex(8)}.tmp")  # same folder, so that os.replace is atomic
+        # same folder, so that os.replace is atomic
+        self._temporary = out.with_name(f".{secrets.token_hex(8)}{self.ENDING}")
+        self._file: IO[bytes] | None = None
         self._archive: zipfile.ZipFile | None = None
 
     def __enter__(self) -> _Writer:
         with self._failures():
             self.out.parent.mkdir(parents=True, exist_ok=True)
-            self._archive = zipfile.ZipFile(self._temporary, "x", zipfile.ZIP_STORED)
+            self._remove_stale()
+            self._file = self._locked()
+            self._archive = zipfile.ZipFile(self._file, "w", zipfile.ZIP_STORED)
         return self
+
+    def _locked(self) -> IO[bytes]:
+        """The new file, held as long as it is open."""
+        while True:
+            file = self._temporary.open("xb")
+            with contextlib.suppress(OSError):  # a file system without locks, where nobody removes anything either
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink:
+                return file
+            file.close()  # another writer removed it before it was locked
+
+    def _remove_stale(self) -> None:
+        """Remove what writers left that were killed."""
+        for path in self.out.parent.glob(f".{'[0-9a-f]' * 16}{self.ENDING}"):
+            with contextlib.suppress(OSError), path.open("r+b") as left:
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its writer lives
+                path.unlink()
 
     def add(self, name: str, data: bytes) -> None:
         """Append a member."""
@@ -297,8 +327,9 @@ class _Writer:
         with self._failures():
             self._archive.close()
             self._archive = None
-            with self._temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
+            assert self._file is not None
+            self._file.flush()
+            os.fsync(self._file.fileno())
             os.replace(self._temporary, self.out)
 
     def __exit__(self, *error: object) -> None:
@@ -307,6 +338,9 @@ class _Writer:
                 self._archive.close()
         with contextlib.suppress(OSError):
             self._temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if self._file is not None:
+                self._file.close()
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:

@@ -29,8 +29,9 @@ import numpy as np
 from PIL import Image
 
 from sis_rearrange.data.containers import ZIP_ERRORS
-from sis_rearrange.data.decoding import DAMAGE, MAX_FILE_BYTES, one_line
-from sis_rearrange.errors import InputError
+from sis_rearrange.data.decoding import MAX_FILE_BYTES
+from sis_rearrange.errors import InputError, one_line
+from sis_rearrange.images.reading import DAMAGE
 
 FORMAT = "sis_rearrange pictures"
 VERSION = 1
@@ -118,7 +119,12 @@ class Prepared:
                 raise ValueError("a row is damaged")
             if not rows:
                 raise ValueError("no pictures")
-            return {"fit": None, "filter": "", "classes": (), **facts}
+            facts = {"fit": None, "filter": "", "classes": [], **facts}
+            if not (facts["fit"] is None or isinstance(facts["fit"], str)) or not isinstance(facts["filter"], str):
+                raise ValueError("its fit or filter is none")
+            if not isinstance(facts["classes"], list) or not all(isinstance(name, str) for name in facts["classes"]):
+                raise ValueError("its classes are none")
+            return facts
         except InputError:
             raise
         except (ValueError, LookupError, TypeError, RecursionError) as error:

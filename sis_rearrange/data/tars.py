@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sis_rearrange.data.containers import START, Container, Item, refuse_foreign, refuse_other, why_skipped
-from sis_rearrange.data.decoding import MAX_FILE_BYTES, Refused, one_line, shown
-from sis_rearrange.errors import InputError
+from sis_rearrange.data.decoding import MAX_FILE_BYTES, Refused, shown
+from sis_rearrange.errors import InputError, one_line
 
 MAX_HEADER = 2**20  # bytes of one header: names and remarks. Python's tarfile reads as many as the header claims
 MAX_EXPANSION = 200  # how often a gzip of pictures, which hardly shrink, may be longer inside than outside

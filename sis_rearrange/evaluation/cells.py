@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,8 +91,3 @@ def pieces(strip: np.ndarray) -> list[Image.Image]:
     """The square pictures of a strip."""
     side = strip.shape[0]
     return [Image.fromarray(strip[:, at : at + side]) for at in range(0, strip.shape[1] - side + 1, side)]
-
-
-def finite(value: float) -> float | None:
-    """A number as JSON has it: None for NaN and infinities."""
-    return float(value) if math.isfinite(value) else None

@@ -38,8 +38,14 @@ def conditions_outcome(pack: Pack, request: Request) -> Outcome:
         if file not in pack.info["files"]:
             raise InputError(f"pack {pack.name!r} has no {file}, which the protocol conditions compares with")
     seeds = range(SEEDS, SEEDS + (QUICK_SAMPLES if request.quick else SAMPLES))
-    names = [REFERENCE, *(name for name in pack.conditions() if name != REFERENCE)]
-    agreement = {name: mapper_agreement(pack, name, seeds, request.progress) for name in names}
+    agreement = {REFERENCE: mapper_agreement(pack, REFERENCE, seeds, request.progress)}
+    unmeasured = []
+    for name in (name for name in pack.conditions() if name != REFERENCE):
+        try:
+            agreement[name] = mapper_agreement(pack, name, seeds, request.progress)
+        except InputError as error:  # a condition whose extractor or plugin is not there
+            unmeasured.append(f"{name}: not measured ({error})")
+    names = list(agreement)
     results = about(
         pack,
         "conditions",
@@ -56,8 +62,8 @@ def conditions_outcome(pack: Pack, request: Request) -> Outcome:
             found = row["agreement" if metric == "proxy_agreement_mapper" else "share"]
             name = f"{metric}_{row['condition']}_{len(seeds)}"
             results["metrics"][name], results["intervals"][name] = found["mean"], found["interval"]
-    absent = [name for name in WANTED if name not in names]
-    results["notes"] += [f"{name}: the pack has no {mapper_file(name)}" for name in absent]
+    absent = [name for name in WANTED if name not in pack.conditions()]
+    results["notes"] += [*(f"{name}: the pack has no {mapper_file(name)}" for name in absent), *unmeasured]
     for row in rows:
         if row["read"] < len(seeds):
             results["notes"].append(f"{row['condition']}: {len(seeds) - row['read']} drawings could not be read")

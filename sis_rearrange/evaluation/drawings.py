@@ -16,11 +16,13 @@ import torch
 from PIL import Image
 
 from sis_rearrange.conditions import Condition
-from sis_rearrange.domains import Domain, render_many
+from sis_rearrange.domains import Domain, domain_names, get_domain, render_many
+from sis_rearrange.errors import InputError
 from sis_rearrange.evaluation.networks import Judge, Networks, Sources, bars_shown, batches, parts
 from sis_rearrange.losses import cells_reachable
 from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.metrics import class_iou, confusion, miou, pixel_accuracy
+from sis_rearrange.pack import Pack
 from sis_rearrange.proxy import within_reach
 from sis_rearrange.rearranger import Rearranged
 from sis_rearrange.tensors import from_uint8, one_hot
@@ -52,6 +54,23 @@ class HeldOut:
     def _render(self, indices: range, side: int) -> tuple[np.ndarray, np.ndarray]:
         title = f"rendering at {side} px" if bars_shown(self.progress) else None
         return render_many(self.domain, indices, side, WORKERS, title)
+
+
+def rendered_domain(pack: Pack) -> Domain:
+    """The embedded domain of a pack; InputError for a pack of other pictures or other parts: it has no true masks."""
+    name = pack.info["domain"]
+    if name not in domain_names():
+        raise InputError(
+            f"pack {pack.name!r}: its domain {name!r} is not rendered here ({', '.join(domain_names())} are), so there "
+            "are no held-out pictures with true masks"
+        )
+    domain = get_domain(name)
+    if pack.classes not in ((), domain.classes):
+        raise InputError(
+            f"pack {pack.name!r}: its parts ({', '.join(pack.classes)}) are not those of the domain {name!r} "
+            f"({', '.join(domain.classes)}), so there are no held-out pictures with true masks"
+        )
+    return domain
 
 
 class Synthesized(NamedTuple):

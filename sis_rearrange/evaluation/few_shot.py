@@ -18,12 +18,13 @@ import numpy as np
 import torch
 
 from sis_rearrange import __version__
-from sis_rearrange.domains import get_domain, render_many, split_indices
+from sis_rearrange.domains import render_many, split_indices
 from sis_rearrange.errors import InputError, nearest
 from sis_rearrange.evaluation.baselines import Baseline, methods_for
-from sis_rearrange.evaluation.cells import Cells, finite, strip_of
-from sis_rearrange.evaluation.drawings import WORKERS, by_class
+from sis_rearrange.evaluation.cells import Cells, strip_of
+from sis_rearrange.evaluation.drawings import WORKERS, by_class, rendered_domain
 from sis_rearrange.evaluation.networks import bars_shown, batches, parts
+from sis_rearrange.evaluation.outcome import plain
 from sis_rearrange.features import sample_ws
 from sis_rearrange.metrics import bootstrap, confusions, frechet_distance, miou, pixel_accuracy
 from sis_rearrange.pack import GENERATOR, JUDGE, PROXY, REARRANGER, SEGMENTER, Pack
@@ -98,9 +99,7 @@ class FewShotRun:
         if absent:
             raise InputError(f"pack {pack.name!r} has no {', '.join(absent)}, which the few-shot protocol needs")
         self.pack, self.protocol, self.methods, self.progress = pack, protocol, methods, progress
-        self.domain = get_domain(pack.info["domain"])
-        if self.domain.classes != pack.classes:
-            raise InputError(f"pack {pack.name!r}: its classes are not those of the domain {self.domain.name!r}")
+        self.domain = rendered_domain(pack)
 
     # ---- what is looked at -------------------------------------------------------------------------------------------
 
@@ -191,10 +190,10 @@ class FewShotRun:
         whole = of_targets.sum(dim=0)
         interval = bootstrap(of_targets, miou, what="targets")
         results = {
-            "miou": finite(miou(whole)),
-            "accuracy": finite(pixel_accuracy(whole)),
-            "miou_over_targets": [finite(interval.low), finite(interval.high)],
-            "judge_frechet": finite(frechet_distance(torch.cat(features).numpy(), self.held_out)),
+            "miou": plain(miou(whole)),
+            "accuracy": plain(pixel_accuracy(whole)),
+            "miou_over_targets": [plain(interval.low), plain(interval.high)],
+            "judge_frechet": plain(frechet_distance(torch.cat(features).numpy(), self.held_out)),
             "iou": by_class(whole, classes),
             "seconds": {"fit": round(fitted - started, 1), "synthesize": round(finished - fitted, 1)},
             "threads": torch.get_num_threads(),

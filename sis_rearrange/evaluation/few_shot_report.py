@@ -11,10 +11,10 @@ from typing import Any
 
 from PIL import Image
 
-from sis_rearrange.evaluation.cells import Cells, finite, pieces, strip_of
+from sis_rearrange.evaluation.cells import Cells, pieces, strip_of
 from sis_rearrange.evaluation.few_shot import IN_STRIP, SPLIT, FewShotRun, Place, mean_of, quick_or_full, run_cells
 from sis_rearrange.evaluation.networks import NOISE_MODE
-from sis_rearrange.evaluation.outcome import Outcome, Request, about, hash_of, table
+from sis_rearrange.evaluation.outcome import Outcome, Request, about, hash_of, plain, table
 from sis_rearrange.images import contact_sheet
 from sis_rearrange.metrics import mean_interval
 from sis_rearrange.pack import REARRANGER, Pack
@@ -120,7 +120,7 @@ def _row(run: FewShotRun, found: Mapping[Place, Mapping[str, Any]], method: str,
 
 
 def _over(value: float | None, below: float | None) -> float | None:
-    return finite(value / below) if value is not None and below else None
+    return plain(value / below) if value is not None and below else None
 
 
 # ---- goals -----------------------------------------------------------------------------------------------------------

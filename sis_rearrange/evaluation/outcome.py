@@ -67,11 +67,12 @@ def about(
 ) -> dict[str, Any]:
     """The part of the results that says what the numbers rest on; add ``metrics``, ``intervals``, ``tables`` to it."""
     quick = " --quick" if request.quick else ""
-    inception = f" --inception {request.inception}" if request.inception else ""
+    more = f" --inception {request.inception}" if request.inception else ""
+    more += f" --only {','.join(request.only)}" if request.only else ""
     return {
         "protocol": protocol,
         "quick": request.quick,
-        "command": f"sis evaluate {pack.name} --protocol {protocol}{quick}{inception} --out report",
+        "command": f"sis evaluate {pack.name} --protocol {protocol}{quick}{more} --out report",
         "pack": pack.name,
         "hash": pack.hash,
         "counts": dict(counts),

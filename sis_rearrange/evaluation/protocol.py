@@ -6,7 +6,6 @@ its renders from other splits. The same pack gives the same numbers; only the ti
 
 from __future__ import annotations
 
-import math
 import platform
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -17,13 +16,20 @@ import torch
 
 from sis_rearrange import __version__
 from sis_rearrange.conditions import CONDITIONS, get_condition
-from sis_rearrange.domains import get_domain, render_many, split_indices
+from sis_rearrange.domains import render_many, split_indices
 from sis_rearrange.errors import InputError, nearest
 from sis_rearrange.evaluation.distance import score_distance
-from sis_rearrange.evaluation.drawings import HeldOut, drawn, score_condition, score_judge, score_sources
+from sis_rearrange.evaluation.drawings import (
+    HeldOut,
+    drawn,
+    rendered_domain,
+    score_condition,
+    score_judge,
+    score_sources,
+)
 from sis_rearrange.evaluation.latency import latency_backend, score_latency, training_minutes
 from sis_rearrange.evaluation.networks import NOISE_MODE, Networks
-from sis_rearrange.evaluation.outcome import Outcome, Request, about
+from sis_rearrange.evaluation.outcome import Outcome, Request, about, plain
 from sis_rearrange.evaluation.rearrangement import MIN_PIXELS, score_colours, score_rearrangement
 from sis_rearrange.evaluation.report import bound_of, failures, format_report
 from sis_rearrange.pack import GENERATOR, JUDGE, PROXY, REARRANGER, Pack, mapper_file
@@ -162,7 +168,7 @@ class _Evaluation:
         self.missing: list[str] = []
         self.backend: str | None = None
         self.held_out = HeldOut(
-            get_domain(pack.info["domain"]),
+            rendered_domain(pack),
             split_indices("test", protocol.pictures),
             pack.resolution,
             protocol.drawings,
@@ -239,8 +245,7 @@ class _Evaluation:
 
     def _add(self, count: int | None, scores: Mapping[str, float], tables: Mapping[str, Any] | None = None) -> None:
         tail = "" if count is None else f"_{count}"
-        # NaN is no JSON
-        self.metrics |= {f"{name}{tail}": value if math.isfinite(value) else None for name, value in scores.items()}
+        self.metrics |= {f"{name}{tail}": plain(value) for name, value in scores.items()}
         self.tables |= {f"{name}{tail}": dict(table) for name, table in (tables or {}).items()}
 
 

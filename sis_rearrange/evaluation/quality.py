@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from sis_rearrange.conditions import get_condition
-from sis_rearrange.domains import get_domain, split_indices
+from sis_rearrange.domains import split_indices
 from sis_rearrange.errors import InputError
-from sis_rearrange.evaluation.drawings import HeldOut, synthesize_all
+from sis_rearrange.evaluation.drawings import HeldOut, rendered_domain, synthesize_all
 from sis_rearrange.evaluation.extractors import (
     INCEPTION_LAYER,
     Extractor,
@@ -59,8 +59,7 @@ class Quality:
         self.metrics: dict[str, float | None] = {}
         self.intervals: dict[str, dict[str, Any]] = {}
         self.notes: list[str] = []
-        indices = split_indices("test", amounts.pictures)
-        domain = get_domain(pack.info["domain"])
+        domain, indices = rendered_domain(pack), split_indices("test", amounts.pictures)
         self.held_out = HeldOut(domain, indices, pack.resolution, amounts.drawings, amounts.drawing_side, progress)
 
     def add(self, count: int, scores: Mapping[str, float], intervals: Mapping[str, Interval]) -> None:
@@ -104,12 +103,12 @@ class Quality:
         count, classes = self.amounts.drawings, len(self.pack.classes)
         truth = torch.from_numpy(self.held_out.small[1][:count])
         for name in self.pack.conditions():
-            condition, mapper = get_condition(name, self.pack.palette()), self.pack.mapper(name)
-            arguments = self.networks, mapper, condition, self.held_out.large, self.held_out.indices
-            results = synthesize_all(*arguments, self.source_seeds(count), self.progress)
             try:
+                condition, mapper = get_condition(name, self.pack.palette()), self.pack.mapper(name)
+                arguments = self.networks, mapper, condition, self.held_out.large, self.held_out.indices
+                results = synthesize_all(*arguments, self.source_seeds(count), self.progress)
                 each = [confusions(parts(self.judge, x.pictures), truth[x.at], classes) for x in results]
-            except InputError as error:  # a condition whose extractor is not there
+            except InputError as error:  # a condition whose extractor or plugin is not there
                 self.notes.append(f"{name}: not judged ({error})")
                 continue
             matrices = torch.cat(each)

@@ -7,19 +7,23 @@ import stat
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from sis_rearrange.errors import InputError
+from sis_rearrange.errors import InputError, one_line
 
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 8
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # rasters only: no format that runs a program or a language
 
 # What Pillow's decoders raise on damaged files, found by feeding them damaged files.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+DAMAGE: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError)
+DAMAGE += (AttributeError, AssertionError, ArithmeticError, RuntimeError, struct.error, zlib.error)
 _NAME = "sis_name"  # key in the info of an image that was read from a file
 
 Source = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -86,12 +90,26 @@ def _read_file(path: Path) -> Image.Image:
         raise InputError(f"{name}: is not a regular file")
     if status.st_size == 0:
         raise InputError(f"{name}: the file is empty")
+    with opened(path, name) as image:
+        plain = upright(image, name)
+    plain.info[_NAME] = name
+    return plain
+
+
+@contextmanager
+def opened(source: Path | IO[bytes], name: str) -> Iterator[Image.Image]:
+    """A picture file as Pillow opens it, nothing decoded yet; its header says that its size is a sensible one.
+
+    Raises InputError, naming it, for whatever is wrong with the file, also where that shows while it is in use.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; whatever matters is raised below
         try:
-            return _decode(path, name)
+            with Image.open(source, formats=FORMATS) as image:
+                _check_size(name, image.size)
+                yield image
         except Image.UnidentifiedImageError:
-            raise InputError(f"{name}: not an image in a known format ({', '.join(FORMATS)})") from None
+            raise InputError(f"{name}: not a picture in a known format ({', '.join(FORMATS)})") from None
         except Image.DecompressionBombError:
             raise InputError(f"{name}: too many pixels (limit {MAX_PIXELS:,} in all); scale it down") from None
         except InputError:
@@ -100,22 +118,18 @@ def _read_file(path: Path) -> Image.Image:
             raise InputError(f"{name}: cannot be read (permission denied)") from None
         except MemoryError:
             raise InputError(f"{name}: not enough memory to decode it") from None
-        except _DAMAGE as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{name}: the image is damaged or truncated ({reason})") from None
+        except DAMAGE as error:
+            raise InputError(f"{name}: the picture is damaged or cut off ({one_line(error)})") from None
 
 
-def _decode(path: Path, name: str) -> Image.Image:
-    with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
-        _check_size(name, image.size)
-        image.load()
-        try:
-            upright = ImageOps.exif_transpose(image)
-        except _DAMAGE:  # EXIF is a remark beside the picture: a broken one does not spoil it
-            upright = image.copy()
-        plain = _normalise(upright, name)
-        plain.info[_NAME] = name
-        return plain
+def upright(image: Image.Image, name: str) -> Image.Image:
+    """Decode an `opened` picture, turn it as its EXIF says, and bring it to one of the modes of `read_image`."""
+    image.load()
+    try:
+        turned = ImageOps.exif_transpose(image)
+    except DAMAGE:  # EXIF is a remark beside the picture: a broken one does not spoil it
+        turned = image.copy()
+    return _normalise(turned, name)
 
 
 def _normalise(image: Image.Image, name: str) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 from sis_rearrange.training.run import Training
@@ -18,6 +19,11 @@ def describe(training: Training, run: Path) -> list[str]:
     Memory is what the process will hold at least: networks, optimisers, and the activations that a step keeps for its
     gradients, counted while they are made.
     """
+    with closing(training):  # also where a picture cannot be read: its workers would keep the process from ending
+        return _lines(training, run)
+
+
+def _lines(training: Training, run: Path) -> list[str]:
     lines = [json.dumps(training.settings(), indent=2, sort_keys=True)]
     lines += [f"steps: {training.steps:,} of {training.batch} images ({training.steps * training.batch / 1000:g} kimg)"]
     modules, optimizers = training.parts()
@@ -33,5 +39,4 @@ def describe(training: Training, run: Path) -> list[str]:
     activations = training.activation_bytes()
     lines.append(f"memory: {weights / 2**20:.0f} MiB of networks and optimisers, about {activations / 2**20:.0f} MiB")
     lines[-1] += f" of activations at batch {training.batch}, and what torch itself takes"
-    training.close()
     return lines

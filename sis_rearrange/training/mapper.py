@@ -30,8 +30,9 @@ from sis_rearrange.losses import part_weights
 from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.proxy import ProxyClusters, palette
 from sis_rearrange.rearranger import Rearranger
+from sis_rearrange.sampling import check_psi
 from sis_rearrange.stylegan2 import Discriminator
-from sis_rearrange.training.checks import check_not_negative, check_positive
+from sis_rearrange.training.checks import check_not_negative, check_positive, check_share
 from sis_rearrange.training.cycle import Cycle, Looks
 from sis_rearrange.training.run import Training, run_training
 from sis_rearrange.training.scale import Scale, check_precision, cut
@@ -67,11 +68,11 @@ class MapperConfig:
             hint = f"{nearest(self.condition, condition_names())} (known: {', '.join(condition_names())})"
             raise InputError(f"--condition {self.condition}: unknown{hint}")
         check_positive(self, "batch", "kimg", "lr", "save_every")
-        check_not_negative(self, "seed", "weight_decay", "cycle", "natural", "cycle_after", "ema")
+        check_not_negative(self, "seed", "weight_decay", "cycle", "natural")
+        check_share(self, "cycle_after", "ema", "label_smoothing")
+        check_psi(self.psi)
         if self.cycle > 0 and not 1 <= self.cycle_batch < self.batch:
             raise InputError(f"--cycle-batch {self.cycle_batch}: must be at least 1 and below --batch {self.batch}")
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"--label-smoothing {self.label_smoothing}: must be in [0, 1)")
         check_precision(self.precision, 1)
 
     @property

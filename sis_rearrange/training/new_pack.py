@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +12,7 @@ from sis_rearrange.errors import InputError
 from sis_rearrange.features import SplitGenerator
 from sis_rearrange.loading import Loaded, build, convert, pick
 from sis_rearrange.pack import DISCRIMINATOR, GENERATOR, Pack, create_pack, load_pack, write_component
+from sis_rearrange.pack_files import unfinished_folder
 from sis_rearrange.sampling import pick_device
 from sis_rearrange.stylegan2 import Generator
 from sis_rearrange.training.pack_training import fit_pack_proxy, provenance
@@ -77,16 +75,9 @@ def new_pack(
         raise InputError(f"--tap {tap}: {error}") from None
     _check_discriminator(parts)
     where = pick_device(device)
-    unfinished = path.resolve().with_name(f".{path.resolve().name}.{secrets.token_hex(4)}")
-    try:
-        _write(unfinished, name, domain, parts, source)
-        fit_pack_proxy(load_pack(unfinished), tap, num_clusters, samples, psi, where)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with unfinished_folder(path) as folder:
+        _write(folder, name, domain, parts, source)
+        fit_pack_proxy(load_pack(folder), tap, num_clusters, samples, psi, where)
     return load_pack(path)
 
 

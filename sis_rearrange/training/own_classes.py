@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from pathlib import Path
 from typing import Any
 
-from sis_rearrange.conditions import Palette
+from sis_rearrange.conditions import OF_PARTS, Palette
 from sis_rearrange.errors import InputError
 from sis_rearrange.pack import (
     GENERATOR,
@@ -21,9 +18,7 @@ from sis_rearrange.pack import (
     mapper_file,
     update_info,
 )
-from sis_rearrange.pack_files import DRAWING_FOLDER, INFO_FILE
-
-OF_PARTS = ("segmentation", "scribble")  # conditions whose mappers know the parts
+from sis_rearrange.pack_files import DRAWING_FOLDER, INFO_FILE, unfinished_folder
 
 
 def pack_with_classes(pack: Pack, palette: Palette, out: Path | None) -> Pack:
@@ -62,20 +57,13 @@ def _copied(pack: Pack, palette: Palette, out: Path, same: bool) -> Pack:
         return there
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is there already; choose another folder or remove it")
-    domain = pack.info["domain"] if same else out.resolve().name
-    unfinished = out.resolve().with_name(f".{out.resolve().name}.{secrets.token_hex(4)}")
-    try:
-        name, licences = out.resolve().name, pack.info["licences"]
-        create_pack(unfinished, name, domain, palette.names, palette.colours, pack.resolution, licences)
+    name, licences = out.resolve().name, pack.info["licences"]
+    domain = pack.info["domain"] if same else name
+    with unfinished_folder(out) as folder:
+        create_pack(folder, name, domain, palette.names, palette.colours, pack.resolution, licences)
         for relpath in sorted(pack.info["files"]):
             if same or not _knows_parts(relpath):
-                add_file(unfinished, relpath, pack.read(relpath), pack.info["provenance"].get(relpath))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(unfinished, out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+                add_file(folder, relpath, pack.read(relpath), pack.info["provenance"].get(relpath))
     return load_pack(out)
 
 

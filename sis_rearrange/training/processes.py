@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.nn as nn
 
-from sis_rearrange.errors import InputError
+from sis_rearrange.errors import InputError, one_line
 from sis_rearrange.training.scale import PRECISIONS, Scale, check_precision
 from sis_rearrange.training.stopping import Elsewhere, Lost
 
@@ -50,7 +50,7 @@ class Launched(Scale):
                 kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
             )
         except ValueError as error:  # float16 without a GPU, for one
-            raise InputError(f"--precision {precision} --device {device}: {str(error).splitlines()[0]}") from None
+            raise InputError(f"--precision {precision} --device {device}: {one_line(error)}") from None
         self.device, self.precision, self.accumulate = self._accelerator.device, precision, accumulate
         self.rank, self.processes = self._accelerator.process_index, self._accelerator.num_processes
         self.scaler = self._accelerator.scaler
@@ -130,7 +130,7 @@ class Launched(Scale):
                 return
             who, words = int(failed) - 1, torch.zeros(_MESSAGE, dtype=torch.uint8)
             if who == self.rank and error is not None:
-                reason = (str(error) or type(error).__name__).splitlines()[0].encode()[:_MESSAGE]
+                reason = one_line(error, _MESSAGE).encode()[:_MESSAGE]
                 words[: len(reason)] = torch.frombuffer(bytearray(reason), dtype=torch.uint8)
             dist.broadcast(words, who, group=self._talk)
         if error is None:
@@ -148,10 +148,9 @@ class Launched(Scale):
         except RuntimeError as error:
             self._told = True
             gone = f"process {2 - self.rank}" if self.processes == 2 else "another process"
-            reason = str(error).splitlines()[0][:200]
             raise Lost(
                 f"process {self.rank + 1} of {self.processes}: {gone} is gone or did not answer in {self._timeout} "
-                f"({reason}); the same command goes on from the last state"
+                f"({one_line(error, 200)}); the same command goes on from the last state"
             ) from None
 
     # ---- batch normalisation -----------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field
 
 from sis_rearrange.errors import InputError
-from sis_rearrange.training.checks import check_not_negative, check_positive
+from sis_rearrange.sampling import check_psi
+from sis_rearrange.training.checks import check_not_negative, check_positive, check_share
 from sis_rearrange.training.scale import check_precision
 from sis_rearrange.training.seeds import GUIDE_SEEDS
 
@@ -66,6 +67,8 @@ class RearrangerConfig:
         check_positive(self, "kimg", "lr", "d_lr", "save_every", "width", "sharpness", "r1_interval", "guide_samples")
         check_not_negative(self, "seed", "relax", "refine_width", "adversarial_after", "r1_gamma", "guide_classes")
         check_not_negative(self.weights, *vars(self.weights))
+        check_share(self, "ema")
+        check_psi(self.psi)
         check_precision(self.precision, self.accumulate)
         if self.guide_samples > len(GUIDE_SEEDS):
             raise InputError(f"--guide-samples {self.guide_samples}: there are {len(GUIDE_SEEDS)}")

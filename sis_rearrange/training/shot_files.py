@@ -36,7 +36,7 @@ MAX_DIFFERENCE = 12.0  # mean levels between a file and the sample it says it is
 BACKGROUND = (38, 42, 58)
 README = """Paint the parts in {names} in the colours of legend.png, in any editor, without soft brushes.
 White stays unpainted and teaches nothing: one clean patch of every part beats an outline that is off everywhere.
-Then: sis label import {pack} {folder}
+Then: {command}
 """
 
 
@@ -81,8 +81,15 @@ def export_shots(
     write_png(out / "legend.png", label_strip(hexes, palette.colours))
     write_text(kept, palette.to_json() + "\n")
     shown = ", ".join(mask.name for mask in masks[:3]) + (" and so on" if len(masks) > 3 else "")
-    write_text(out / "README.txt", README.format(names=shown, pack=pack.path, folder=out))
+    command = import_command(pack, str(pack.path), out, palette)
+    write_text(out / "README.txt", README.format(names=shown, command=command))
     return masks
+
+
+def import_command(pack: Pack, called: str, folder: Path, palette: Palette | None) -> str:
+    """What to type when the masks are painted; parts other than the pack's need a pack of their own."""
+    other = palette is not None and pack.classes not in ((), palette.names)
+    return f"sis label import {called} {folder}{' --out packs/mine' if other else ''}"
 
 
 def _check_paintable(palette: Palette) -> None:
@@ -195,7 +202,7 @@ def _ws_of(path: Path, pack: Pack) -> torch.Tensor:
         return _inverted(path, pack)
     try:
         seed, psi = check_seed(int(about["seed"])), check_psi(float(about.get("psi", 0.9)))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: its seed and psi are not readable ({error}); export the sample again") from None
     side = pack.resolution
     stored = flatten(read_image(path)).resize((side, side), Image.Resampling.BOX)
@@ -238,7 +245,7 @@ def _inverted(path: Path, pack: Pack) -> torch.Tensor:
 
 
 def _labels(path: Path, palette: Palette, side: int) -> torch.Tensor:
-    """int64 ``[side, side]``, -1 where less than half of a cell is painted."""
+    """int64 ``[side, side]``, -1 where most of a cell is unpainted; see `majority`."""
     image = middle_square(read_image(path))
     try:
         painted = palette.read(image, canvas=True).labels
