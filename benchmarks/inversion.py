@@ -1,14 +1,16 @@
 #!/usr/bin/env python
 """Invert held-out renders of a pack's domain: fidelity, time, and how well the results can still be edited.
 
-python benchmarks/inversion.py toonhead --pictures 8 --out docs/inversion.json --sheet docs/images/inversion.png
+python benchmarks/inversion.py toonhead --first 4 --pictures 16 --sheet inversion.png
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -75,8 +77,10 @@ def main(
         began, processor = time.monotonic(), time.process_time()
         found = invert(pack, render, config=InversionConfig(steps=steps, features=features))
         spent = time.monotonic() - began, time.process_time() - processor
+        untuned = editor.look(replace(found, delta={}))
         look, own = editor.look(found), editor.look(SOURCE_SEEDS + number)
         cells, pixels, moved = editability(editor, look, asked)
+        _, untuned_pixels, _ = editability(editor, untuned, asked)
         own_cells, own_pixels, own_moved = editability(editor, own, asked)
         rows.append(
             {
@@ -85,7 +89,9 @@ def main(
                 "outside": float(found.outside),
                 "proxy_agreement": cells,
                 "proxy_agreement_generated": own_cells,
+                "points_below_generated": 100 * (own_cells - cells),
                 "judge_accuracy": pixels,
+                "judge_accuracy_untuned": untuned_pixels,
                 "judge_accuracy_generated": own_pixels,
                 "seconds": spent[0],
                 "cpu_seconds": spent[1],
@@ -99,6 +105,7 @@ def main(
     means = {f"{name}_{pictures}": mean(row[name] for row in rows) for name in rows[0]}
     for name, value in means.items():
         click.echo(f"{name} {value:.3f}")
+    click.echo(f"threads {torch.get_num_threads()}, load average at the end {os.getloadavg()[0]:.1f}")
     if out is not None:
         report = {
             "pack": pack.name,

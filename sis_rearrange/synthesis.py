@@ -34,6 +34,7 @@ from sis_rearrange.whole_graph import Paths, Source, confidence
 
 MAX_SAMPLES = BANK  # layouts of one drawing
 MAX_TEMPERATURE = 10.0  # there a drawing only rules out
+INVERSION_SUFFIX = ".safetensors"
 EXEMPLAR_STEPS = 60  # of the inversion of a picture whose layout alone is wanted
 BANK_SEEDS, BANK_BATCH = 540_000, 8  # of the samples whose layouts are tried
 
@@ -226,9 +227,9 @@ class Synthesizer:
         Clusters that the look lacks give way to the next best that it has; a painted mask is taken to the letter.
 
         Args:
-            drawing: a path, PIL image or array. For "exemplar": the seed of a sample, its ws, a `Source`, or a picture
-                (which is inverted), whose proxy mask becomes the layout. For "proxy": labels in [0, K), as an integer
-                array ``[h, w]`` or as an index or palette PNG, of any size.
+            drawing: a path, PIL image or array. For "exemplar": the seed of a sample, its ws, a `Source`, an
+                `Inversion` or its file, or a picture (which is inverted), whose proxy mask becomes the layout. For
+                "proxy": labels in [0, K), as an integer array ``[h, w]`` or as an index or palette PNG, of any size.
             condition: one of `conditions`.
             fit: how a drawing that is not square is made so: "pad" and "stretch" are undone on the result, "crop" not.
             samples: how many layouts are wanted, the likeliest among them; see `Result.samples` and `vary`.
@@ -356,10 +357,14 @@ class Synthesizer:
 
     def _read_exemplar(self, drawing: Any, fit: str) -> Target:
         """The layout of another sample, which is square, so that there is nothing to fit; or of a real picture."""
+        if isinstance(drawing, str | Path) and Path(drawing).suffix == INVERSION_SUFFIX:
+            drawing = Inversion.load(drawing, self.pack)
         if isinstance(drawing, str | Path | Image.Image | np.ndarray):
             return self._read_picture(drawing, fit)
         if isinstance(drawing, Source):
             exemplar = drawing
+        elif isinstance(drawing, Inversion):
+            exemplar = self._inverted(drawing)
         elif isinstance(drawing, torch.Tensor):
             exemplar = self.encode_source(self._check_ws(drawing))
         elif isinstance(drawing, int | np.integer):

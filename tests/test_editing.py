@@ -96,8 +96,9 @@ def test_a_proxy_mask_says_which_cells_changed(editor, look, target, form):
     expected = torch.zeros(TAP, TAP, dtype=torch.bool)
     expected[2:5, 2:6] = look.labels[0, 2:5, 2:6] != label
     assert change.kind == "proxy" and torch.equal(change.cells, expected)
-    assert (change.target[0][2:5, 2:6] == label).all()
-    assert torch.equal(change.target[0][~expected], look.labels[0][~expected])
+    assert (change.wanted[4:10, 4:12] == label).all()
+    assert torch.equal((change.wanted != change.own)[::2, ::2], expected)
+    assert torch.equal(change.own[1::2, 1::2], look.labels[0])
 
 
 def test_a_part_mask_changes_only_around_the_new_part(editor, look, target):
@@ -109,9 +110,9 @@ def test_a_part_mask_changes_only_around_the_new_part(editor, look, target):
     near[6:10, 6:10] = True
     assert change.kind == "parts" and change.cells.any()
     assert not (change.cells & ~dilated(near, 2)).any()
-    assert torch.equal(change.target[0][~change.cells], look.labels[0][~change.cells])
-    present = set(look.labels.unique().tolist())
-    assert set(change.target.unique().tolist()) <= present  # the look has them
+    fine = change.cells.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    assert torch.equal(change.wanted[~fine], change.own[~fine])
+    assert (change.wanted[12:20, 12:20] == label).all()
 
 
 def test_an_edit_leaves_every_pixel_beyond_the_border(editor, look, picture, target):
@@ -134,10 +135,30 @@ def test_an_edit_leaves_every_pixel_beyond_the_border(editor, look, picture, tar
 
 def test_cells_that_did_not_change_keep_the_looks_features(editor, look, picture):
     cells = torch.zeros(TAP, TAP, dtype=torch.bool)
-    cells[8, 8] = True
-    nothing = edit(editor, look, picture, CROP, Change(look.labels, cells & False, "proxy"))
+    own = look.labels[0].repeat_interleave(2, 0).repeat_interleave(2, 1)
+    nothing = edit(editor, look, picture, CROP, Change(own, own, cells & False, "proxy"))
     assert np.array_equal(np.asarray(nothing.image), np.asarray(picture))
     assert np.array_equal(np.asarray(nothing.square), to_uint8(look.picture())[0])
+
+
+def test_transparency_and_colour_profile_of_the_original_stay(editor, look, picture, target):
+    mask = own_masks(editor, look, target)["proxy"]
+    change = read_change(editor, look, target, repainted(mask, (int(look.labels[0, 8, 8]) + 1) % K, (7, 7, 10, 10)))
+    clear = picture.convert("RGBA")
+    alpha = np.random.default_rng(1).integers(0, 256, PICTURE[::-1], dtype=np.uint8)
+    clear.putalpha(Image.fromarray(alpha))
+    clear.info["icc_profile"] = b"\0" * 16 + b"RGB " + b"\0" * 108
+    result = edit(editor, look, clear, CROP, change)
+    before, after = np.asarray(clear), np.asarray(result.image)
+    weight = np.zeros(before.shape[:2], np.float32)
+    weight[CROP.y : CROP.y + CROP.size, CROP.x : CROP.x + CROP.size] = result.weight
+    assert result.image.mode == "RGBA" and result.image.info["icc_profile"] == clear.info["icc_profile"]
+    assert (before[weight == 0] == after[weight == 0]).all()
+    assert (after[weight == 1, 3] == 255).all()
+    plain = np.asarray(edit(editor, look, picture, CROP, change).image)
+    assert (plain[weight == 1] == after[weight == 1, :3]).all()
+    picture.info["icc_profile"] = b"\0" * 16 + b"CMYK" + b"\0" * 108  # of what it was before it became RGB
+    assert "icc_profile" not in edit(editor, look, picture, CROP, change).image.info
 
 
 def test_the_border_is_as_wide_as_asked():

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import SIDE
+from conftest import SIDE, TAP
 from PIL import Image
 
 from sis_rearrange.cli import main
+from sis_rearrange.editing import Editor
 from sis_rearrange.errors import InputError
 from sis_rearrange.features import sample_ws
 from sis_rearrange.inversion import Crop, Inversion, InversionConfig, error_picture, invert, tuned_generator, work
@@ -161,11 +162,19 @@ def test_what_no_sample_looks_like_is_outside_the_domain(tiny_pack):
     assert (heat[..., 0] - heat[..., 2]).max() > 50  # red where it is wrong
 
 
-def test_only_upper_blocks_are_tuned(tiny_pack, inversion):
-    names = tuned_layers(tiny_pack.generator(), 16)
-    assert "synthesis.b16.conv1.weight" in names and "synthesis.b32.torgb.bias" in names
-    assert not any("b8." in name or "affine" in name or "noise" in name for name in names)
-    assert set(inversion.delta) == set(names)
+def test_only_blocks_above_the_tap_are_tuned(tiny_pack, inversion):
+    names = tuned_layers(tiny_pack.generator(), TAP)
+    assert "synthesis.b32.conv1.weight" in names and "synthesis.b32.torgb.bias" in names
+    assert not any("b16." in name or "affine" in name or "noise" in name for name in names)
+    assert set(inversion.delta) == set(names) and all(change.any() for change in inversion.delta.values())
+
+
+def test_tuning_leaves_what_the_rearranger_sees_to_the_bit(tiny_pack, inversion):
+    editor = Editor(tiny_pack, "cpu")
+    tuned, untuned = (editor.look(found) for found in (inversion, dataclasses.replace(inversion, delta={})))
+    assert torch.equal(tuned.feature_map, untuned.feature_map) and torch.equal(tuned.skip, untuned.skip)
+    assert torch.equal(tuned.labels, untuned.labels)
+    assert not torch.equal(tuned.picture(), untuned.picture())
 
 
 @pytest.mark.parametrize(

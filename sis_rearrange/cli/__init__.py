@@ -17,6 +17,7 @@ from sis_rearrange.cli.options import Commands
 from sis_rearrange.cli.pack import pack
 from sis_rearrange.cli.pictures import demo, generate, synthesize
 from sis_rearrange.cli.scores import evaluate, proxy
+from sis_rearrange.cli.studio import studio
 
 __all__ = ["main"]
 
@@ -42,6 +43,7 @@ for command in (
     mix,
     transfer,
     morph,
+    studio,
     evaluate,
     pack,
     convert,

@@ -10,7 +10,6 @@ import click
 from sis_rearrange.cli.invert import (
     crop_option,
     parse_look,
-    read_picture,
     run_inversion,
     seed_option,
     square_of,
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from sis_rearrange.editing import Edited, Editor, Look
     from sis_rearrange.inversion import Inversion
     from sis_rearrange.pack import Pack
-
-FILM_SIDE = 256  # pixels, at least, of the frames of a film
 
 png_option = click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG file to write.")
 
@@ -67,21 +64,23 @@ def edit(
 
     Beyond a feathered border around the change the pixels stay the picture's own. Without --source the picture is
     inverted first, as 'sis invert' does it: masks of that command fit where pack, crop and seed are the same.
+    Transparency and colour profile of the picture stay; new pixels are opaque.
     """
     from sis_rearrange.editing import Editor, read_change
     from sis_rearrange.editing import edit as change_picture
-    from sis_rearrange.images import read_image, write_png
+    from sis_rearrange.images import flatten, read_image, write_png
     from sis_rearrange.sampling import metadata
 
     _check_png(out)
     pack = open_pack(pack_name)
-    upright, edited_mask = read_picture(picture), read_image(mask)
+    original, edited_mask = read_image(picture), read_image(mask)
+    upright = flatten(original)  # what networks see of it
     inversion = _inversion_for(pack, picture, upright, source, crop, seed, device, out)
     editor = Editor(pack, device)
     look = editor.look(inversion)
     square = inversion.crop.cut(upright)
     change = read_change(editor, look, square_of(square, pack, editor), edited_mask, kind, str(mask))
-    result = change_picture(editor, look, upright, inversion.crop, change, feather)
+    result = change_picture(editor, look, original, inversion.crop, change, feather)
     write_png(out, result.image, {**metadata(pack), "edited": picture.name, "mask": change.kind})
     click.echo(
         f"wrote {out}: {int(result.cells.sum())} of {result.cells.size} cells asked for, "
@@ -174,7 +173,7 @@ def morph(
     from tqdm import tqdm
 
     from sis_rearrange.editing import Editor, check_film, write_film
-    from sis_rearrange.editing.morphing import THROUGH, check_frames
+    from sis_rearrange.editing.morphing import FILM_SIDE, THROUGH, check_frames
 
     check_film(out)
     check_frames(frames)

@@ -23,9 +23,7 @@ crop_option = click.option(
     metavar="X,Y,SIZE",
     help="The square to look at, in pixels of the picture: left, top, side; otherwise the largest in the middle.",
 )
-seed_option = click.option(
-    "--seed", default=0, show_default=True, help="Which samples starts are looked for among, and what tuning holds."
-)
+seed_option = click.option("--seed", default=0, show_default=True, help="Which samples starts are looked for among.")
 
 
 @click.command(
@@ -45,7 +43,7 @@ seed_option = click.option(
 )
 @crop_option
 @click.option("--space", default="w+", show_default=True, help="w+, or w: less like the picture, more like samples.")
-@click.option("--steps", default=400, show_default=True, help="Steps in W+; other phases follow it.")
+@click.option("--steps", default=300, show_default=True, help="Steps in W+; other phases follow it.")
 @click.option("--starts", default=4, show_default=True, help="Of the nearest samples, followed through W.")
 @click.option("--tune/--no-tune", default=True, show_default=True, help="Tune the generator to the picture.")
 @click.option("--features", default="auto", show_default=True, help="Of the perceptual loss: hed, discriminator, auto.")

@@ -1,8 +1,8 @@
 """Edit a picture where its mask was changed, and nowhere else.
 
-Features of changed cells are rearranged and all others stay the look's own, so the generator's picture changes in and
-around them; of that picture only the changed region, with a feathered border, goes into the original. Beyond the border
-the original's pixels are copied.
+Features of changed cells are rearranged, by a coherent match of the masks (`matching`), and all others stay the look's
+own, so the generator's picture changes in and around them; of that picture only the changed region, with a feathered
+border, goes into the original. Beyond the border the original's pixels are copied.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from scipy import ndimage
 
 from sis_rearrange.editing.looks import Editor, Look
 from sis_rearrange.editing.masks import Change, dilated
+from sis_rearrange.editing.matching import coherent_match, fetch
 from sis_rearrange.errors import InputError
 from sis_rearrange.inversion import Crop
 from sis_rearrange.tensors import to_uint8
@@ -28,40 +30,49 @@ FEATHER = 1.5  # cells over which the new pixels fade into the original's
 class Edited:
     """A picture after an edit."""
 
-    image: Image.Image  # RGB, the original's size
+    image: Image.Image  # the original's size; RGB, or RGBA where that has transparency
     square: Image.Image  # the generator's picture of the crop, R x R
     weight: np.ndarray  # [size, size] float32 in [0, 1] over the crop: share of the new pixel; 0: the original's
-    proxy_mask: np.ndarray  # [r, r] int64: what was asked for
-    cells: np.ndarray  # [r, r] bool: where it differs from the own one
-    agreement: float  # share of the changed cells that have the cluster asked for afterwards
+    proxy_mask: np.ndarray  # [r, r] int64: that of the changed features
+    cells: np.ndarray  # [r, r] bool: those whose mask was changed
+    agreement: float  # share of the changed mask that shows what was asked for: clusters, or parts by the segmenter
 
 
 @torch.inference_mode()
 def edit(
     editor: Editor, look: Look, picture: Image.Image, crop: Crop, change: Change, feather: float = FEATHER
 ) -> Edited:
-    """Make a change in ``picture`` (RGB, upright), whose square ``crop`` the look shows.
+    """Make a change in ``picture`` (upright), whose square ``crop`` the look shows; see `pasted` for transparency.
 
     ``feather`` is the width of the border in cells of the proxy mask. Raises InputError for a negative one.
     """
     if not 0 <= feather <= editor.proxy.resolution:
         raise InputError(f"--feather {feather:g}: give 0 to {editor.proxy.resolution} cells")
-    moved = editor.move(look, change.target)
     region = dilated(change.cells, MARGIN)
+    classes = editor.proxy.K if change.kind == "proxy" else len(editor.pack.classes)
+    position = coherent_match(change.own, change.wanted, region, classes)
     keep = region[None, None].float()
-    feature_map = look.feature_map.lerp(moved.feature_map, keep)
-    skip = look.skip.lerp(moved.skip, keep)
-    square = Image.fromarray(to_uint8(look.decode(feature_map, skip))[0])
+    feature_map, skip = (maps.lerp(fetch(maps, position), keep) for maps in (look.feature_map, look.skip))
+    image = look.decode(feature_map, skip)
+    square = Image.fromarray(to_uint8(image)[0])
     weight = blend_weight(region.cpu().numpy(), crop.size, feather)
-    reached = editor.proxy.labels(feature_map)
+    labels = editor.proxy.labels(feature_map)[0]
     return Edited(
         image=pasted(picture, crop, square, weight),
         square=square,
         weight=weight,
-        proxy_mask=change.target[0].cpu().numpy(),
+        proxy_mask=labels.cpu().numpy(),
         cells=change.cells.cpu().numpy(),
-        agreement=float((reached == change.target)[0][change.cells].float().mean()),
+        agreement=_agreement(change, labels if change.kind == "proxy" else editor.parts(image)[0]),
     )
+
+
+def _agreement(change: Change, found: torch.Tensor) -> float:
+    """Share of the changed mask that has the label asked for in ``found``, labels ``[h, w]`` of any size."""
+    side = change.own.shape[0]
+    found = F.interpolate(found[None, None].float(), size=(side, side), mode="nearest-exact")[0, 0].long()
+    changed = change.own != change.wanted
+    return float((found == change.wanted)[changed].float().mean()) if changed.any() else 1.0
 
 
 def blend_weight(region: np.ndarray, size: int, feather: float) -> np.ndarray:
@@ -76,11 +87,29 @@ def blend_weight(region: np.ndarray, size: int, feather: float) -> np.ndarray:
 
 
 def pasted(picture: Image.Image, crop: Crop, square: Image.Image, weight: np.ndarray) -> Image.Image:
-    """``square`` blended into ``picture`` at ``crop``; where the weight is 0 the pixels are the picture's own."""
-    new = np.asarray(square.resize((crop.size, crop.size), Image.Resampling.LANCZOS), np.float32)
-    pixels = np.array(picture.convert("RGB"))
+    """``square`` blended into ``picture`` at ``crop``; where the weight is 0 the pixels are the picture's own.
+
+    A picture with transparency gives RGBA, whose new pixels are opaque, any other RGB; a colour profile stays.
+    """
+    clear = picture.mode == "RGBA" or picture.has_transparency_data
+    pixels = np.array(picture.convert("RGBA" if clear else "RGB"))
     left, top, right, bottom = crop.box
-    old = pixels[top:bottom, left:right]
-    mixed = np.rint(old * (1 - weight[..., None]) + new * weight[..., None]).clip(0, 255).astype(np.uint8)
-    pixels[top:bottom, left:right] = np.where(weight[..., None] > 0, mixed, old)
-    return Image.fromarray(pixels)
+    old, share = pixels[top:bottom, left:right], weight[..., None]
+    new = np.asarray(square.resize((crop.size, crop.size), Image.Resampling.LANCZOS), np.float32)
+    mixed = _over(new, share, old).round().clip(0, 255).astype(np.uint8)
+    pixels[top:bottom, left:right] = np.where(share > 0, mixed, old)
+    result = Image.fromarray(pixels)
+    profile = picture.info.get("icc_profile") or b""
+    if profile[16:20] == b"RGB ":  # of the pixels as they are here; a CMYK picture has been converted
+        result.info["icc_profile"] = profile
+    return result
+
+
+def _over(new: np.ndarray, share: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """Opaque ``new [h, w, 3]`` laid over ``old [h, w, 3 or 4]`` with ``share [h, w, 1]``; float."""
+    if old.shape[2] == 3:
+        return old * (1 - share) + new * share
+    below = (1 - share) * (old[..., 3:] / np.float32(255))
+    alpha = share + below
+    colour = (new * share + old[..., :3] * below) / np.maximum(alpha, 1e-6)
+    return np.concatenate([colour, 255 * alpha], axis=2)

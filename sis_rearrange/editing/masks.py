@@ -10,13 +10,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from sis_rearrange.conditions import Palette, get_condition
+from sis_rearrange.conditions import Palette
 from sis_rearrange.conditions.base import coverage
 from sis_rearrange.editing.looks import Editor, Look
+from sis_rearrange.editing.matching import FINE
 from sis_rearrange.errors import InputError
-from sis_rearrange.pack import SEGMENTER, mapper_file
-from sis_rearrange.proxy import MIN_CELLS, within_reach
-from sis_rearrange.sampling import on_device
+from sis_rearrange.pack import SEGMENTER
 
 KINDS = ("proxy", "parts")
 SHOWN = 512  # pixels of the side of a mask that is written for editing, about
@@ -25,9 +24,10 @@ ALIKE = 0.02  # by which the sides of a square mask may differ
 
 
 class Change(NamedTuple):
-    """What an edited mask asks for."""
+    """What an edited mask asks for; labels are clusters or parts, at `FINE` pixels per cell and side."""
 
-    target: torch.Tensor  # [1, r, r] int64: the proxy mask to reach; the own one where nothing changed
+    own: torch.Tensor  # [2 r, 2 r] int64: what the look shows
+    wanted: torch.Tensor  # [2 r, 2 r] int64: what it is to show
     cells: torch.Tensor  # [r, r] bool: cells that changed
     kind: str  # "proxy" or "parts"
 
@@ -64,7 +64,7 @@ def read_change(
     """
     palettes = {"proxy": editor.proxy_palette}
     parts = editor.pack.palette()
-    if parts is not None and {SEGMENTER, mapper_file("segmentation")} <= set(editor.pack.info["files"]):
+    if parts is not None and SEGMENTER in editor.pack.info["files"]:
         palettes["parts"] = parts
     if abs(mask.width - mask.height) > ALIKE * max(mask.size):
         raise InputError(f"{where}: is {mask.width}x{mask.height}; a mask of this square picture must be square")
@@ -80,43 +80,22 @@ def read_change(
 
 
 def _proxy_change(editor: Editor, look: Look, labels: np.ndarray) -> Change:
-    cells = _cells(labels, editor.proxy.K, editor.proxy.resolution).to(editor.device)
-    return Change(cells[None], cells != look.labels[0], "proxy")
+    wanted, own = _cells(labels, editor.proxy.K, editor.proxy.resolution).to(editor.device), look.labels[0]
+    return Change(_finer(own), _finer(wanted), wanted != own, "proxy")
 
 
-@torch.inference_mode()
 def _part_change(editor: Editor, look: Look, target: torch.Tensor, labels: np.ndarray) -> Change:
-    """Part labels to clusters by the pack's mapper for segmentation masks, where the parts changed."""
-    palette = editor.pack.palette()
-    assert palette is not None
-    mapper = on_device(editor.pack.mapper("segmentation"), editor.device)
-    condition = get_condition("segmentation", palette)
-    own = editor.parts(target)[0].cpu()
-    side = own.shape[0]
-    wanted = _cells(labels, len(palette), side)
-    drawing = palette.to_image(wanted.numpy())
-    x, _ = condition.read(drawing, mapper.image_resolution, "stretch")
-    r = editor.proxy.resolution
-    cells = _pooled(wanted != own, r).to(editor.device)
-    own_parts, wanted_parts = (_cells(each.numpy(), len(palette), r).to(editor.device) for each in (own, wanted))
-    reached = _in_own_clusters(mapper(x.to(editor.device)), look.labels, own_parts, wanted_parts, len(palette))
-    return Change(torch.where(cells[None], reached, look.labels), cells, "parts")
+    seen = editor.parts(target)[0].cpu().numpy()
+    fine, count = FINE * editor.proxy.resolution, len(editor.pack.classes)
+    # compared at the mask's own size first: what was not painted on must not count as changed by being averaged
+    cells = _pooled(_cells(labels, count, seen.shape[0]) != torch.from_numpy(seen), editor.proxy.resolution)
+    own, wanted = (_cells(each, count, fine).to(editor.device) for each in (seen, labels))
+    return Change(own, wanted, cells.to(editor.device), "parts")
 
 
-def _in_own_clusters(
-    logits: torch.Tensor, labels: torch.Tensor, own: torch.Tensor, wanted: torch.Tensor, parts: int
-) -> torch.Tensor:
-    """Labels ``[1, r, r]`` by the mapper's logits ``[1, K, r, r]``, each cell from clusters that its part has here.
-
-    The same part is another cluster in another picture: new hair is to be made of what this picture's hair is made of.
-    A part that the picture lacks takes any cluster that it has. ``own`` and ``wanted`` are part labels ``[r, r]``.
-    """
-    K = logits.shape[1]
-    count = torch.bincount((own * K + labels[0]).flatten(), minlength=parts * K).reshape(parts, K)
-    has = count >= MIN_CELLS
-    has[~has.any(dim=1)] = True
-    inside = logits.masked_fill(~has[wanted].permute(2, 0, 1)[None], -2e4)
-    return within_reach(inside, labels).argmax(dim=1)
+def _finer(labels: torch.Tensor) -> torch.Tensor:
+    """Labels ``[r, r]`` at `FINE` pixels per cell and side."""
+    return labels.repeat_interleave(FINE, dim=0).repeat_interleave(FINE, dim=1)
 
 
 def _cells(labels: np.ndarray, classes: int, side: int) -> torch.Tensor:
@@ -145,9 +124,7 @@ def _kind(mask: Image.Image, kind: str, palettes: Mapping[str, Palette], where: 
         if kind not in KINDS:
             raise InputError(f"--kind {kind}: must be auto, {' or '.join(KINDS)}")
         if kind not in palettes:
-            raise InputError(
-                "--kind parts: this pack has no segmenter or no mapper for segmentation; edit the proxy mask"
-            )
+            raise InputError("--kind parts: this pack has no segmenter; edit the proxy mask")
         return kind
     if len(palettes) == 1:
         return next(iter(palettes))

@@ -21,6 +21,7 @@ MAX_FRAMES = 1000
 THROUGH = ("masks", "latents")
 SOFTNESS = 0.35  # cells over which one cluster gives way to the next
 FAR = 4.0  # cells: no cluster counts as farther from a cell than this, so that new ones grow instead of popping up
+FILM_SIDE = 256  # pixels, at least, of the frames of a film
 HOLD = 6  # frames for which a film rests at both ends
 
 
@@ -87,7 +88,7 @@ def check_film(path: Path) -> str:
     """What a path asks for: "folder", "gif" or "mp4". InputError for another kind of file and for a missing library."""
     suffix = path.suffix.lower()
     if suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise InputError(f"{path}: MP4 needs the package imageio-ffmpeg, which is not installed; a .gif needs nothing")
+        raise InputError(f"{path}: MP4 needs 'pip install imageio-ffmpeg'; or name a .gif, which needs nothing")
     if suffix in ("", ".gif", ".mp4"):
         return {"": "folder"}.get(suffix, suffix[1:])
     raise InputError(f"{path}: name a .gif, an .mp4, or a folder for frames")

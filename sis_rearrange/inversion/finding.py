@@ -36,15 +36,15 @@ QUANTILE = 0.99
 class InversionConfig:
     """Settings of one inversion."""
 
-    steps: int = 400  # in W+; a sixth of them in W before, two thirds of tuning after; fewer on a plateau
+    steps: int = 300  # in W+; a twelfth of them in W before, twice as many of tuning after; fewer on a plateau
     starts: int = 4  # of the nearest samples, followed through W; the best goes on
     space: str = "w+"  # or "w": one w for all layers, closer to samples and less like the picture
     tune: bool = True  # pivotal tuning of the generator
     seed: int = 0  # which samples starts are looked for among
     samples: int = 0  # how many of those; 0: as many as cost a few seconds
     features: str = "auto"  # of the perceptual distance: "hed", "discriminator", or "auto"
-    lr: float = 0.05  # of Adam in whitened coordinates, whose unit is a standard deviation of samples
-    tune_lr: float = 1e-2  # of Adam on the generator's weights, which are about unit normal
+    lr: float = 0.2  # of Adam in whitened coordinates, whose unit is a standard deviation of samples; half in W
+    tune_lr: float = 2e-2  # of Adam on the generator's weights, which are about unit normal
     weights: Weights = field(default_factory=Weights)
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ class InversionConfig:
     @property
     def w_steps(self) -> int:
         """Steps in W."""
-        return max(1, self.steps if self.space == "w" else self.steps // 6)
+        return max(1, self.steps if self.space == "w" else self.steps // 12)
 
     @property
     def plus_steps(self) -> int:
@@ -67,17 +67,17 @@ class InversionConfig:
     @property
     def tune_steps(self) -> int:
         """Steps of tuning."""
-        return max(1, 2 * self.steps // 3) if self.tune else 0
+        return 2 * self.steps if self.tune else 0
 
     def bank(self, resolution: int) -> int:
         """Samples to look for starts among."""
-        wanted = self.samples or min(256, max(16, 256 * 64**2 // resolution**2))
+        wanted = self.samples or min(96, max(16, 96 * 64**2 // resolution**2))
         return max(wanted, self.starts, 2)
 
 
 def work(config: InversionConfig, resolution: int) -> int:
     """What ``progress`` of `invert` adds up to."""
-    return config.bank(resolution) + config.w_steps * config.starts + config.plus_steps + 2 * config.tune_steps
+    return config.bank(resolution) + config.w_steps * config.starts + config.plus_steps + config.tune_steps
 
 
 def invert(
@@ -119,7 +119,7 @@ def invert(
     starts_ws = _with_guess(source, problem.target, found.ws)
 
     # Latents
-    ws, losses = descend(problem, starts_ws, config.w_steps, 2 * config.lr, False, advance)
+    ws, losses = descend(problem, starts_ws, config.w_steps, config.lr / 2, False, advance)
     ws = ws[losses.argmin()][None]
     if config.plus_steps:
         ws, _ = descend(problem, ws, config.plus_steps, config.lr, True, advance)
@@ -128,8 +128,7 @@ def invert(
     # Generator
     delta: dict[str, torch.Tensor] = {}
     if config.tune_steps:
-        lowest = _lowest_tuned(source, generator)
-        delta = tune_generator(problem, ws, config.tune_steps, config.tune_lr, lowest, config.seed, advance)
+        delta = tune_generator(problem, ws, config.tune_steps, config.tune_lr, _tap(source, generator), advance)
 
     inversion = Inversion(
         ws=ws[0].cpu(),
@@ -183,10 +182,10 @@ def _with_guess(source: Pack | Generator, target: torch.Tensor, ws: torch.Tensor
     return torch.cat([guess, ws[:-1]])
 
 
-def _lowest_tuned(source: Pack | Generator, generator: Generator) -> int:
-    """The first block that is tuned: below the tap, features keep the meaning that clusters and rearranger know."""
+def _tap(source: Pack | Generator, generator: Generator) -> int:
+    """Blocks above it are tuned; up to it, features keep the meaning that clusters and rearranger know."""
     if isinstance(source, Pack) and PROXY in source.info["files"]:
-        return min(int(source.component_config(PROXY)["args"]["resolution"]), generator.img_resolution)
+        return int(source.component_config(PROXY)["args"]["resolution"])
     return generator.img_resolution // 2
 
 

@@ -1,0 +1,60 @@
+"""Bytes that strangers send become pictures, or one clear line: size and format are checked before anything is decoded.
+
+The same pixels come out as `read_image` reads from a file with these bytes, so that commands make the same of it.
+"""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from sis_rearrange.errors import InputError
+from sis_rearrange.images import MIN_SIDE
+from sis_rearrange.images.reading import DAMAGE, upright
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_COLOURS = 20_000  # of masks, which a lossy format or soft brushes may have smeared
+MAX_SCANS = 100  # of a progressive JPEG, which have about ten: each costs as much as a whole picture
+
+
+def decode(data: bytes, where: str, most_pixels: int) -> Image.Image:
+    """A picture file to mode "RGB", "RGBA", "L" or "P", upright; its first frame.
+
+    ``where`` is what messages call it. InputError for anything that is not a whole PNG, JPEG or WebP, and for too many
+    or too few pixels, which the header tells.
+    """
+    if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > MAX_SCANS:
+        raise InputError(f"{where}: this JPEG has more than {MAX_SCANS} scans; save it again as PNG")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > most_pixels:
+                raise InputError(
+                    f"{where}: {width}x{height} pixels are too many (limit {most_pixels:,} in all); scale it down"
+                )
+            if min(width, height) < MIN_SIDE:
+                raise InputError(f"{where}: {width}x{height} pixels are too few; both sides need at least {MIN_SIDE}")
+            return upright(image, where)
+    except InputError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{where}: not a picture in a known format ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{where}: too many pixels (limit {most_pixels:,} in all); scale it down") from None
+    except MemoryError:
+        raise InputError(f"{where}: not enough memory to decode it") from None
+    except DAMAGE:  # Pillow's reasons may name its internals; none of them would help
+        raise InputError(f"{where}: the picture is damaged or truncated") from None
+
+
+def check_flat(image: Image.Image, where: str) -> Image.Image:
+    """The same picture; InputError for one of so many colours that it is a photo, where a painted mask belongs.
+
+    Telling which class each of a million colours is nearest to takes seconds, in which nobody could draw.
+    """
+    if image.mode in ("RGB", "RGBA") and image.getcolors(MAX_COLOURS) is None:
+        raise InputError(
+            f"{where}: has more than {MAX_COLOURS:,} colours; paint each part in its own, without anti-aliasing"
+        )
+    return image

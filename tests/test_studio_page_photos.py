@@ -1,0 +1,200 @@
+"""Photos and own parts in the page: what is refused, and the way from a file to an edited picture and a new mapper."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SIDE, tiny_head
+from PIL import Image
+from studio_browser import after, answered, chromium, drawn, picture_file, pixels, shorten, stroke, visit
+
+from sis_rearrange import load_pack
+
+pytest.importorskip("gradio", reason="the extra studio is not installed")
+
+JOB = 120_000  # milliseconds for a job to end
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def studio(browser: Any, tiny_pack_path: Path) -> Iterator[Any]:
+    from sis_rearrange.studio.server import Running
+    from sis_rearrange.studio.values import Limits
+
+    limits = Limits(upload_bytes=200_000, upload_pixels=250_000)
+    with Running([load_pack(tiny_pack_path)], limits, port=0, backend="torch") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def url(studio: Any) -> str:
+    return str(studio.url)
+
+
+def _choose(page: Any, file: dict[str, Any]) -> None:
+    page.locator("#panel-edit input[type=file]").set_input_files(file)
+
+
+def test_bad_files_are_told_in_one_line_and_nothing_breaks(browser: Any, url: str) -> None:
+    whole = picture_file("whole.png", Image.fromarray(tiny_head(64)[0]))
+    bad = {
+        "text.txt": ({"mimeType": "text/plain", "buffer": b"hello"}, "use a PNG, JPEG or WebP"),
+        "fake.png": ({"mimeType": "image/png", "buffer": b"this is no picture"}, "cannot be read"),
+        "empty.png": ({"mimeType": "image/png", "buffer": b""}, "is empty"),
+        "half.png": ({"mimeType": "image/png", "buffer": whole["buffer"][:200]}, "half.png"),
+        "huge.png": (picture_file("huge.png", Image.new("1", (600, 600))), "pixels are too many"),
+        "heavy.png": ({"mimeType": "image/png", "buffer": b"0" * 200_001}, "is too large"),
+    }
+    with visit(browser, url, "edit", expected=("400",)) as page:
+        well = page.locator("#panel-edit .drop-well")
+        well.wait_for()
+        for name, (file, message) in bad.items():
+            _choose(page, {**file, "name": name})
+            told = page.locator("#panel-edit .inline-error", has_text=message)
+            told.wait_for()
+            assert "\n" not in told.text_content() and well.is_visible(), name
+            page.locator("#panel-edit .inline-error").evaluate("e => (e.hidden = true)")
+        _choose(page, whole)
+        page.locator(".crop-box").wait_for()
+        assert page.locator("#panel-edit .inline-error").is_hidden()
+
+
+def test_a_file_dropped_on_the_drawing_is_taken_or_refused(browser: Any, url: str) -> None:
+    drop = """([name, type, bytes]) => {
+        const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(bytes)], name, {type}));
+        for (const kind of ["dragenter", "drop"])
+            document.querySelector("#panel-draw .board")
+                .dispatchEvent(new DragEvent(kind, {dataTransfer: data, bubbles: true}));
+    }"""
+    half = np.zeros((64, 64, 3), np.uint8)
+    half[:, :32], half[:, 32:] = (255, 213, 170), (220, 50, 80)
+    with visit(browser, url) as page:
+        drawn(page)
+        file = picture_file("half.png", Image.fromarray(half))
+        answered(page, lambda: page.evaluate(drop, ["half.png", "image/png", list(file["buffer"])]))
+        sheet = page.locator("#panel-draw .sheet")
+        colour = (
+            "c => [0.25, 0.75].map(x => [...c.getContext('2d').getImageData(c.width * x, c.height / 2, 1, 1).data])"
+        )
+        assert sheet.evaluate(colour) == [[255, 213, 170, 255], [220, 50, 80, 255]]
+        page.evaluate(drop, ["bad.png", "image/png", [1, 2, 3]])
+        page.locator("#toasts .error", has_text="bad.png").wait_for()
+        assert sheet.evaluate(colour) == [[255, 213, 170, 255], [220, 50, 80, 255]]
+
+
+def test_the_square_of_a_photo_by_mouse_and_keys(browser: Any, url: str) -> None:
+    photo = Image.new("RGB", (120, 80), (90, 60, 30))
+    with visit(browser, url, "edit") as page:
+        _choose(page, picture_file("wide.png", photo))
+        box = page.locator(".crop-box")
+        box.wait_for()
+        sent: list[dict[str, Any]] = []
+        page.on("request", lambda request: sent.append(request.post_data_json) if "invert" in request.url else None)
+        place = box.bounding_box()
+        page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(place["x"] + 400, place["y"] + 40, steps=5)
+        page.mouse.up()
+        assert abs(box.bounding_box()["x"] - place["x"]) > 50
+        page.keyboard.press("-")
+        page.keyboard.press("-")
+        page.keyboard.press("ArrowLeft")
+        page.get_by_role("button", name="Find it in the generator").click()
+        page.get_by_role("button", name="Cancel").click()
+        page.locator(".crop-box").wait_for()
+        crop = sent[0]["crop"]
+        assert crop["size"] < 80 and 0 <= crop["x"] <= 120 - crop["size"] and 0 <= crop["y"] <= 80 - crop["size"]
+
+
+def test_from_a_photo_to_an_edited_picture_and_a_look(browser: Any, url: str) -> None:
+    with visit(browser, url, "edit") as page:
+        shorten(page, "invert", steps=2, tune=False)
+        _choose(page, picture_file("head.png", Image.fromarray(tiny_head(SIDE)[0])))
+        page.get_by_role("button", name="Find it in the generator").click()
+        page.locator("#panel-edit .sheet").wait_for(timeout=JOB)
+        original = drawn(page, "edit").astype(int)
+        edited = after(page, lambda: stroke(page, [(0.1, 0.1), (0.2, 0.15)], "edit"), "edit").astype(int)
+        changed = np.abs(edited - original).max(axis=2)
+        middle = changed.shape[0] // 2
+        assert changed[:middle, :middle].max() > 8
+        assert changed[middle:, middle:].max() <= 1  # far from the stroke the photo is itself
+        page.get_by_role("button", name="Draw with this look").click()
+        page.locator("#panel-draw .thumb.photo[aria-pressed=true]").wait_for()
+        assert "--source head.safetensors" in _command(page)
+
+
+def _painted(page: Any) -> None:
+    """Two parts of one's own, one of them named here, both painted."""
+    page.get_by_text("Not painted yet").wait_for()
+    assert page.get_by_role("button", name="Train").is_disabled()
+    page.get_by_role("textbox", name="Name of part 2").fill("face")
+    for place in (4, 3):
+        page.get_by_role("button", name="Remove").nth(place - 1).click()
+    for place, points in enumerate(([(0.1, 0.1), (0.1, 0.9)], [(0.5, 0.4), (0.5, 0.6)])):
+        page.locator(".class-pick").nth(place).click()
+        stroke(page, points, "label")
+    page.get_by_text("ready to train").wait_for()
+
+
+def test_own_parts_are_painted_and_training_begins_and_can_be_stopped(browser: Any, url: str) -> None:
+    with visit(browser, url, "label") as page:
+        _painted(page)
+        sent: list[dict[str, Any]] = []
+        page.on(
+            "request", lambda request: sent.append(request.post_data_json) if "label_train" in request.url else None
+        )
+        page.get_by_role("button", name="Train").click()
+        page.get_by_text("learning to see the parts").wait_for(timeout=JOB)
+        assert page.get_by_role("progressbar").get_attribute("value") != "0"
+        page.get_by_role("button", name="Cancel").click()
+        page.locator("#panel-label .job").wait_for(state="hidden")
+        assert [each["name"] for each in sent[0]["classes"]] == ["background", "face"]
+        mask = pixels("," + sent[0]["mask"])
+        assert {tuple(colour) for colour in mask.reshape(-1, 3)} == {(255, 255, 255), (38, 42, 58), (255, 201, 138)}
+
+
+def test_learnt_parts_become_a_kind_of_drawing(browser: Any, studio: Any, tiny_pack_path: Path) -> None:
+    """Training takes minutes, so its end is brought forward: a pack with its parts lies where it would be."""
+    from sis_rearrange.studio.replies import Learnt, Part, to_json
+    from sis_rearrange.studio.service import OWN_NAME
+
+    entry = studio.studio.store.add("classes", condition="segmentation", pack="tiny", name=OWN_NAME)
+    shutil.copytree(tiny_pack_path, entry.folder / OWN_NAME)
+    described = load_pack(tiny_pack_path).palette()
+    assert described is not None
+    colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in described.colours]
+    parts = [Part(name, at, colours[at]) for at, name in enumerate(described.names)]
+    sheet = picture_file("sheet.png", Image.fromarray(tiny_head(64)[0]))["buffer"]
+    end = {"id": "0" * 16, "state": "done", "fraction": 1, "message": "", "before": 0}
+    end["reply"] = to_json(Learnt(entry.token, "segmentation", parts, sheet, 1.5))
+    with visit(browser, studio.url, "label") as page:
+        page.route("**/studio/api/label_train", lambda route: route.fulfill(json={"job": "0" * 16}))
+        page.route("**/studio/api/job", lambda route: route.fulfill(json=end))
+        _painted(page)
+        page.get_by_role("button", name="Train").click()
+        page.locator(".learnt img").wait_for()
+        page.get_by_role("button", name="Draw with your parts").click()
+        page.locator("#panel-draw .segment", has_text="Own").wait_for()
+        drawn(page)
+        page.wait_for_load_state("networkidle")  # the page's own first pictures
+        reply = answered(page, lambda: stroke(page, [(0.5, 0.5), (0.5, 0.5)]))
+        assert reply["image"] and reply["metadata"]["condition"] == "segmentation"
+        assert page.locator("#toasts .error").count() == 0
+
+
+def _command(page: Any) -> str:
+    drawn(page)
+    page.get_by_role("button", name="Copy as a command line").first.click()
+    text: str = page.locator("dialog[open] .command").text_content()
+    return text
