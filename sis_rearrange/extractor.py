@@ -8,8 +8,8 @@ A generator that has learnt to draw eyes keeps them apart inside. Two kinds read
 ``nonlinear``
     Ours: a small ensemble of perceptrons on each pixel's features. Half of its members see feature maps in units of
     their channels' spread over samples, half see them normalised within the sample, which forgets colours and light.
-    First layers are 1x1 convolutions at each map's own size, enlarged and summed: the same as on maps that are enlarged
-    first, in a fraction of the memory.
+    First layers are 1x1 convolutions at each map's own size, enlarged and summed from the smallest on: nearly the same
+    as on maps that are enlarged first, in a fraction of the memory and time.
 """
 
 from __future__ import annotations
@@ -113,9 +113,10 @@ class SemanticExtractor(nn.Module):
         if self.kind == "linear":
             maps = [layer(x) for layer, x in zip(self.layers, features, strict=True)]
             return torch.stack([_enlarged(x, size) for x in maps]).sum(0)[:, None]
-        x = self.bias[None, :, None, None]
+        x = self.bias[None, :, None, None].expand(N, -1, *features[0].shape[2:])
         for number, (layer, feature_map) in enumerate(zip(self.layers, features, strict=True)):
-            x = x + _enlarged(layer(self._drop(self._two_views(number, feature_map))), size)
+            # from size to size: enlarging each map to the last size at once costs four times as much
+            x = _enlarged(x, feature_map.shape[2:]) + layer(self._drop(self._two_views(number, feature_map)))
         return self.head(self._drop(x.relu())).view(N, 2 * self.members, P, *size)
 
     def _two_views(self, number: int, x: torch.Tensor) -> torch.Tensor:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,86 +21,21 @@ from PIL import Image
 from sis_rearrange.conditions import Condition, Palette, as_palette, get_condition
 from sis_rearrange.errors import InputError, nearest
 from sis_rearrange.features import SplitGenerator, sample_ws
-from sis_rearrange.images import Fit, fit_image, flatten, read_image, write_png
+from sis_rearrange.images import Fit, fit_image, flatten, read_image
 from sis_rearrange.inversion import Inversion
 from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.pack import Pack
 from sis_rearrange.proxy import palette as proxy_colours
 from sis_rearrange.proxy import within_reach
 from sis_rearrange.sampling import DEFAULT_PSI, check_psi, check_seed, metadata, on_device, pick_device
+from sis_rearrange.targets import Layouts, Pictures, Result, Target
 from sis_rearrange.tensors import assert_shape, one_hot, to_uint8
 from sis_rearrange.variants import BANK, variations
 from sis_rearrange.whole_graph import Paths, Source, confidence
 
-MAX_SAMPLES = BANK  # layouts of one drawing
-MAX_TEMPERATURE = 10.0  # there a drawing only rules out
 INVERSION_SUFFIX = ".safetensors"
 EXEMPLAR_STEPS = 60  # of the inversion of a picture whose layout alone is wanted
 BANK_SEEDS, BANK_BATCH = 540_000, 8  # of the samples whose layouts are tried
-
-
-@dataclass(frozen=True)
-class Layouts:
-    """How many layouts of one drawing are wanted, and how far those beside the likeliest go; see `Synthesizer.vary`."""
-
-    samples: int = 1  # with the likeliest
-    temperature: float = 1.0  # 0: no variation; more: bolder
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        count = self.samples
-        if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 1 <= count <= MAX_SAMPLES:
-            raise InputError(f"samples {count!r}: give a whole number from 1 to {MAX_SAMPLES}")
-        if not 0 <= self.temperature <= MAX_TEMPERATURE:  # NaN too
-            raise InputError(f"temperature {self.temperature}: a number from 0 to {MAX_TEMPERATURE:g}, usually 1")
-        check_seed(self.seed)
-
-
-@dataclass(frozen=True, eq=False)
-class Target:
-    """A layout read from a drawing, ready to be painted in any number of looks."""
-
-    condition: str
-    labels: torch.Tensor  # [1, r, r] int64: proxy mask
-    logits: torch.Tensor | None  # [1, K, r, r]: how well other clusters would do; None where the mask is to the letter
-    mapped: bool  # whether the logits are a mapper's, and say how sure it was
-    drawing: Image.Image  # what the mapper was given
-    fit: Fit
-    temperature: float = 1.0  # the mapper's: its probabilities are softmax(logits / temperature)
-    variation: torch.Tensor | None = None  # [1, K, r, r]: added to the logits for another layout, see `vary`
-    layout: str | None = None  # which layout of the drawing it is, for metadata; None: the likeliest
-
-
-class Pictures(NamedTuple):
-    """What `Synthesizer.rearrange` returns."""
-
-    images: torch.Tensor  # [N, 3, H, W] in about [-1, 1]
-    labels: torch.Tensor  # [N, r, r] int64: proxy masks asked for
-    correspondence: torch.Tensor  # [N, 2, r, r]: where each cell came from, (y, x) in [-1, 1]
-    class_mass: torch.Tensor  # [N, r, r]: share of the attention on source cells of the class asked for
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """One drawing in one look. The arrays are the generator's square, whatever the drawing's aspect ratio."""
-
-    image: Image.Image  # RGB; the drawing's aspect ratio where the fit can be undone
-    proxy_mask: np.ndarray  # [r, r] int64: what was asked for
-    source_proxy_mask: np.ndarray  # [r, r] int64
-    correspondence: np.ndarray  # [r, r, 2] float32: where each cell came from, (y, x) in [-1, 1]
-    confidence: np.ndarray  # [r, r] float32 in [0, 1]: the mapper's probability of `proxy_mask`, 1 without a mapper
-    drawing: Image.Image  # what the mapper was given
-    metadata: dict[str, str] = field(default_factory=dict)  # see `metadata`
-    alternatives: tuple[Result, ...] = ()  # other layouts of the same drawing, where they were asked for
-
-    @property
-    def samples(self) -> tuple[Result, ...]:
-        """This one, which is the likeliest, and the alternatives: as many as were asked for."""
-        return (self, *self.alternatives)
-
-    def save(self, path: str | Path) -> None:
-        """Write the picture as PNG, whole or not at all, with its metadata. InputError where that fails."""
-        write_png(path, self.image, self.metadata)
 
 
 class Synthesizer:

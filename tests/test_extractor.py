@@ -53,13 +53,18 @@ def test_linear_is_a_sum_of_enlarged_convolutions_without_bias(maps):
 
 def test_nonlinear_members_are_perceptrons_on_enlarged_maps(maps):
     extractor = extractor_for(maps, "nonlinear", members=2, width=5)
-    up = [F.interpolate(x, size=maps[-1].shape[2:], mode="bilinear") for x in maps]
+
+    def enlarged(x, number):  # from size to size
+        for larger in maps[number + 1 :]:
+            x = F.interpolate(x, size=larger.shape[2:], mode="bilinear")
+        return x
+
     inner = []
     for number, x in enumerate(maps):  # normalised before it is enlarged
         std = x.std((0, 2, 3), correction=0).clamp_min(1e-4)[None, :, None, None]
         own = (x - x.mean((2, 3), keepdim=True)) / (x.std((2, 3), keepdim=True, correction=0) + 0.1 * std)
         over = (x - x.mean((0, 2, 3), keepdim=True)) / std
-        inner.append([F.interpolate(view, size=up[number].shape[2:], mode="bilinear") for view in (over, own)])
+        inner.append([enlarged(view, number) for view in (over, own)])
     probabilities = 0
     for member in range(4):
         rows = slice(member * 5, member * 5 + 5)

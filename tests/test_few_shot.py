@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from sis_rearrange.errors import InputError
 from sis_rearrange.features import SplitGenerator, all_features, sample_ws
 from sis_rearrange.pack import SEGMENTER, load_pack, mapper_file
-from sis_rearrange.training.distil import DistilConfig, weighted_soft_loss
+from sis_rearrange.training.distil import DistilConfig, weighted_loss
 from sis_rearrange.training.few_shot import (
     Shot,
     distil_training,
@@ -116,9 +116,9 @@ def test_soft_loss_counts_painted_pixels_alone():
     counted[1] = 0
     changed = logits.clone()
     changed[1] = 7 * torch.randn(3, 4, 4)
-    assert torch.equal(weighted_soft_loss(logits, target, counted), weighted_soft_loss(changed, target, counted))
-    best = weighted_soft_loss(target.log(), target, torch.ones(2, 4, 4))
-    assert best < weighted_soft_loss(logits, target, torch.ones(2, 4, 4))
+    assert torch.equal(weighted_loss(logits, target, counted), weighted_loss(changed, target, counted))
+    best = weighted_loss(target.log(), target, torch.ones(2, 4, 4))
+    assert best < weighted_loss(logits, target, torch.ones(2, 4, 4))
 
 
 def test_interrupted_distillation_ends_where_an_uninterrupted_one_does(tiny_pack, shots, tmp_path):

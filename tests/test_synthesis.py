@@ -15,7 +15,8 @@ from sis_rearrange.conditions import Palette
 from sis_rearrange.errors import InputError
 from sis_rearrange.pack import Pack
 from sis_rearrange.sampling import metadata, pick_device, sample_images
-from sis_rearrange.synthesis import Layouts, Synthesizer
+from sis_rearrange.synthesis import Synthesizer
+from sis_rearrange.targets import Layouts
 from sis_rearrange.tensors import one_hot, to_uint8
 
 

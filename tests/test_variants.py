@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from sis_rearrange.pack import load_pack
-from sis_rearrange.synthesis import Layouts, Synthesizer
+from sis_rearrange.synthesis import Synthesizer
+from sis_rearrange.targets import Layouts
 from sis_rearrange.tensors import from_uint8, one_hot
 from sis_rearrange.variants import BANK, NEVER, UNLIKELY, variations
 

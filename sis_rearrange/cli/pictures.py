@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
     from sis_rearrange.inversion import Inversion
     from sis_rearrange.pack import Pack
-    from sis_rearrange.synthesis import Layouts, Source, Synthesizer, Target
+    from sis_rearrange.synthesis import Synthesizer
+    from sis_rearrange.targets import Layouts, Target
+    from sis_rearrange.whole_graph import Source
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SEEDS = re.compile(r"[0-9,\s-]+")  # what looks like seeds rather than a file
@@ -164,7 +166,8 @@ def synthesize(
     that it allows. A drawing that cannot be used is reported and the others go on; the exit code is 2 then.
     """
     from sis_rearrange.conditions import OF_PARTS, load_palette
-    from sis_rearrange.synthesis import Layouts, Synthesizer
+    from sis_rearrange.synthesis import Synthesizer
+    from sis_rearrange.targets import Layouts
     from sis_rearrange.whole_graph import for_run
 
     pack = open_pack(pack_name)

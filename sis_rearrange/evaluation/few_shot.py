@@ -35,7 +35,7 @@ SPLIT = "test"
 NEEDED = (GENERATOR, PROXY, REARRANGER, SEGMENTER, JUDGE)
 MOST_SHOTS = 100  # of one repeat: its seeds end where those of the next begin
 IN_STRIP = 8  # pictures of a cell that people are shown
-REVISION = 1  # goes up when a change of the code makes finished cells worthless
+REVISION = 2  # goes up when a change of the code makes finished cells worthless
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from sis_rearrange.studio.scheduling import Steps
 from sis_rearrange.studio.store import Store
 from sis_rearrange.studio.uploads import check_flat, decode
 from sis_rearrange.studio.values import Limits, Look
-from sis_rearrange.synthesis import Layouts, Result, Target
+from sis_rearrange.targets import Layouts, Result, Target
 from sis_rearrange.tensors import to_uint8
 from sis_rearrange.whole_graph import Source
 

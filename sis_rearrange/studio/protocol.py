@@ -20,7 +20,7 @@ from sis_rearrange.inversion import InversionConfig
 from sis_rearrange.sampling import DEFAULT_PSI, MAX_PSI
 from sis_rearrange.studio.fields import TOKEN, Fields, shown
 from sis_rearrange.studio.values import MAX_SEED, CropBox, Drawing, Limits, Look, OwnClass
-from sis_rearrange.synthesis import MAX_TEMPERATURE
+from sis_rearrange.targets import MAX_TEMPERATURE
 
 MAX_NUMBER = 2**53 - 1
 MASK_KINDS = ("auto", "proxy", "parts")
@@ -277,7 +277,7 @@ class LabelRequest(Request):
             "mask": fields.picture("mask", limits.drawing_bytes),
             "classes": classes,
             "condition": fields.choice("condition", ("segmentation", "scribble"), "segmentation"),
-            "kimg": fields.number("kimg", 0.05, 10, 1.2),
+            "kimg": fields.number("kimg", 0.05, 10, 0.7),
         }
 
 

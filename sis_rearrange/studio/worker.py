@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[float, str], None]
 NICE = 10  # a tenth of a core beside others that want it, all of it otherwise
-DISTIL_STEPS = 160  # of the U-Net: people wait for it
+DISTIL_STEPS = 180  # of the U-Net: people wait for it
 SHOWN = 12  # samples on the sheet of what was learnt
 _STEP = re.compile(r"step ([\d,]+) of ([\d,]+)")
 _PHASES = ((0.04, 0.5, "learning to see the parts"), (0.5, 0.97, "learning to draw from them"))
@@ -212,10 +212,11 @@ def learn_classes(task: dict[str, Any], say: Say) -> dict[str, Any]:
     with _naming(str(mask_path), "mask"):
         shots = shots_from_folder(shots_folder, pack, palette)
     target = pack_with_classes(pack, palette, folder / task["name"])
-    config = few_shot_config(target, task["condition"], seed=0, kimg=task["kimg"])
+    precision = _precision(task["device"])
+    config = few_shot_config(target, task["condition"], seed=0, kimg=task["kimg"], precision=precision)
     check_ready(target, config)
     say(_PHASES[0][0] / 2, _PHASES[0][2])
-    distil, run = DistilConfig(steps=DISTIL_STEPS), folder / "run"
+    distil, run = DistilConfig(steps=DISTIL_STEPS, bfloat16=precision == "bfloat16"), folder / "run"
     with contextlib.redirect_stderr(_Steps(say)):
         learnt = train_mapper_from_shots(
             target.path, shots, run, config, distil, task["device"], tick=0.5, progress=False
@@ -225,6 +226,17 @@ def learn_classes(task: dict[str, Any], say: Say) -> dict[str, Any]:
     for rest in ("run", "shots"):
         shutil.rmtree(folder / rest, ignore_errors=True)
     return {"learnt": _text(sheet), "minutes": round(learnt.scores["minutes"], 2)}
+
+
+def _precision(device: str) -> str:
+    """bfloat16 on processors that multiply in it: as good, and a third faster; elsewhere it would be slower."""
+    import torch
+
+    from sis_rearrange.sampling import pick_device
+
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.10 does not tell
+    native = pick_device(device).type == "cpu" and (known.get("avx512_bf16") or known.get("amx_bf16"))
+    return "bfloat16" if native else "float32"
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """Teach a U-Net to label pictures as an extractor labels their feature maps.
 
 The extractor needs the feature maps of a sample; a rearranged picture has none of its own before the tap. A U-Net needs
-the picture alone, so it can stand where a segmenter trained on true masks stands. Fresh samples are labelled at every
-step; the colours of the pictures are changed at random, so that the U-Net learns shapes more than the colours it saw.
+the picture alone, so it can stand where a segmenter trained on true masks stands. The extractor labels a number of
+samples once, which costs three times as much as a step of the U-Net on as many; their colours are changed at random at
+every step, so that the U-Net learns shapes more than the colours it saw.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from sis_rearrange.training.segmenter import AUGMENTATIONS, augment, soft_dice_l
 from sis_rearrange.unet import UNet
 
 _FIRST_SEED = TRAIN_SEEDS + 50_000_000  # of the samples; the mapper's training draws from others
+_POOL_BYTES = 2**29  # of labelled samples in memory
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,9 @@ class DistilConfig:
 
     kind: str = "nonlinear"  # of the extractor
     extractor_steps: int | None = None  # None: as many as `train_extractor` takes
-    steps: int = 240  # optimiser steps of the U-Net
-    batch: int = 24  # fresh samples per step; one annotated sample comes on top
+    steps: int = 480  # optimiser steps of the U-Net
+    batch: int = 24  # samples per step; one annotated sample comes on top
+    samples: int = 768  # that are labelled, at most: fewer where the pictures are large
     lr: float = 4e-3  # peak of AdamW, reached after 10 % of the steps, cosine to 0
     weight_decay: float = 1e-2
     widths: tuple[int, ...] = (16, 32, 64, 96)  # of the U-Net
@@ -45,7 +48,7 @@ class DistilConfig:
     save_every: int = 60  # steps between states, scores and image grids
 
     def __post_init__(self) -> None:
-        check_positive(self, "steps", "batch", "lr", "save_every")
+        check_positive(self, "steps", "batch", "samples", "lr", "save_every")
         check_not_negative(self, "seed", "weight_decay")
 
 
@@ -75,6 +78,9 @@ class DistilTraining(Training):
         with torch.no_grad():
             self.own_images = torch.cat([generator.synthesis(w[None].to(self.device)) for w in ws]).clamp(-1, 1)
         self.own_labels = labels.to(self.device)
+        bytes_of_one = 4 * generator.img_resolution**2  # three colours and a label
+        self._pool_size = max(config.batch, min(config.samples, _POOL_BYTES // bytes_of_one))
+        self._pool: tuple[torch.Tensor, torch.Tensor] | None = None
         self.name, self.steps, self.batch, self.save_every = "segmenter", config.steps, config.batch, config.save_every
 
     def settings(self) -> dict[str, Any]:
@@ -95,26 +101,37 @@ class DistilTraining(Training):
             found.append(self.extractor(maps).softmax(1))
         return torch.cat(pictures), torch.cat(found)
 
+    def pool(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The labelled samples, made when first asked for: pictures uint8 ``[M, 3, H, W]``, labels ``[M, H, W]``."""
+        if self._pool is None:
+            first = _FIRST_SEED + self.config.seed * RUN_SEEDS
+            pictures, parts = [], []
+            for start in range(first, first + self._pool_size, self.config.batch):
+                images, found = self.labelled(range(start, min(start + self.config.batch, first + self._pool_size)))
+                pictures.append(images.add(1).mul(127.5).round().byte())
+                parts.append(found.argmax(1).byte())
+            self._pool = torch.cat(pictures), torch.cat(parts)
+        return self._pool
+
     def train_step(self) -> dict[str, float]:
         """One update; returns the loss."""
-        config = self.config
-        first = _FIRST_SEED + config.seed * RUN_SEEDS + self.step * config.batch
-        images, target = self.labelled(range(first, first + config.batch))
+        config, (pictures, parts) = self.config, self.pool()
+        changes = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
+        at = torch.randperm(len(pictures), generator=changes)[: config.batch].to(self.device)
         own = self.step % len(self.own_labels)
-        images = torch.cat([images, self.own_images[own : own + 1]])
-        painted = self.own_labels[own : own + 1].clamp_min(0)
-        target = torch.cat([target, one_hot(painted, target.shape[1])])
+        images = torch.cat([pictures[at].float().div(127.5).sub(1), self.own_images[own : own + 1]])
+        labels = torch.cat([parts[at].long(), self.own_labels[own : own + 1].clamp_min(0)])
+        target = one_hot(labels, self.extractor.num_classes)
         counted = torch.ones_like(target[:, 0])
         counted[-1] = (self.own_labels[own] >= 0).float()
-        changes = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
         images = augment(images.cpu(), AUGMENTATIONS["segmenter"], changes).to(self.device)
         self.segmenter.train()
         self.optimizer.param_groups[0]["lr"] = learning_rate(self.step, config.steps, config.lr)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
             logits = self.segmenter(images.contiguous(memory_format=torch.channels_last))
         logits = logits.float()
-        loss = weighted_soft_loss(logits, target, counted)
-        loss = loss + soft_dice_loss(logits[:-1], target[:-1].argmax(1))  # small parts come much sooner
+        loss = weighted_loss(logits, target, counted)
+        loss = loss + soft_dice_loss(logits[:-1], labels[:-1])  # small parts come much sooner
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -130,8 +147,8 @@ class DistilTraining(Training):
         return {"score/agreement": agreement.item()}
 
 
-def weighted_soft_loss(logits: torch.Tensor, target: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy with soft targets ``[N, P, H, W]``, rare parts weighing more, over pixels ``counted [N, H, W]``."""
+def weighted_loss(logits: torch.Tensor, target: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy with targets ``[N, P, H, W]``, rare parts weighing more, over pixels ``counted [N, H, W]``."""
     weights = part_weights(target.argmax(1), target.shape[1])
     each = -(target * weights[None, :, None, None] * logits.log_softmax(1)).sum(1)
     return (each * counted).sum() / counted.sum().clamp_min(1)

@@ -19,6 +19,6 @@ def methods_for(quick: bool, psi: float) -> dict[str, Baseline]:
         ClassVote(psi),
         ConditionalGAN(psi, steps=500, pool=1000) if quick else ConditionalGAN(psi),
         LinearGAN(psi),
-        Ours(psi, DistilConfig(steps=120), {"kimg": 1.3}) if quick else Ours(psi),
+        Ours(psi, DistilConfig(steps=240), {"kimg": 1.3}) if quick else Ours(psi),
     ]
     return {method.name: method for method in methods}
