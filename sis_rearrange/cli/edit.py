@@ -83,8 +83,8 @@ def edit(
     result = change_picture(editor, look, original, inversion.crop, change, feather)
     write_png(out, result.image, {**metadata(pack), "edited": picture.name, "mask": change.kind})
     click.echo(
-        f"wrote {out}: {int(result.cells.sum())} of {result.cells.size} cells asked for, "
-        f"{100 * result.agreement:.0f} % of them reached"
+        f"wrote {out}: {int(result.cells.sum())} of {result.cells.size} cells changed, "
+        f"{100 * result.agreement:.0f} % of the change shows what was asked for"
     )
     if sheet is not None:
         write_png(sheet, _sheet(editor, look, square, result, inversion))
@@ -287,5 +287,5 @@ def _sheet(editor: Editor, look: Look, square: Image.Image, result: Edited, inve
     masks = [editor.proxy_palette.to_image(m) for m in (look.labels[0].cpu().numpy(), result.proxy_mask)]
     cut = inversion.crop.cut(result.image)
     rows = [[square, to_picture(look.picture()), masks[0], masks[1], result.square, cut]]
-    titles = ["picture", "inverted", "its proxy mask", "asked for", "generator's", "result"]
+    titles = ["picture", "inverted", "its proxy mask", "afterwards", "generator's", "result"]
     return contact_sheet(rows, column_titles=titles, title=f"{editor.pack.name}: edit")

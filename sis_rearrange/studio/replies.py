@@ -173,7 +173,7 @@ class Edited:
 
     image: bytes  # PNG: the whole picture, or its square scaled down for display
     weight: bytes  # grey PNG over the square: 0 where the pixels are the picture's own
-    proxy_mask: bytes  # palette PNG, r x r: what was asked for
+    proxy_mask: bytes  # palette PNG, r x r: afterwards
     kind: str  # "proxy" or "parts"
     cells: int  # that were changed
     agreement: float
