@@ -138,7 +138,7 @@ SHOTS: dict[str, tuple[Callable[[Any, Path], None], str, dict[str, Any]]] = {
 
 def _long_hair(page: Any, panel: str) -> None:
     page.locator(f"#panel-{panel} .tools [aria-label^=Mirror]").click()
-    part(page, panel, "rear hair", 60)
+    part(page, panel, "hair", 60)
     stroke(page, panel, [(0.16, 0.42), (0.15, 0.62), (0.19, 0.97)])
     page.locator(f"#panel-{panel} .tools [aria-label^=Mirror]").click()
 

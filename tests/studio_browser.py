@@ -108,12 +108,25 @@ def after(page: Any, act: Callable[[], Any], panel: str = "draw") -> np.ndarray:
 
 
 def answered(page: Any, act: Callable[[], Any], operation: str = "render") -> dict[str, Any]:
-    """Do something that asks the server, and give its reply."""
-    with page.expect_response(f"**/studio/api/{operation}") as response:
-        act()
-    assert response.value.status == 200, response.value.text()
-    found: dict[str, Any] = response.value.json()
-    return found
+    """Do something that asks the server, and give its reply: the first one that no newer request made stale."""
+    came: list[Any] = []
+
+    def note(response: Any) -> None:
+        if response.url.endswith(f"/studio/api/{operation}"):
+            came.append(response)
+
+    page.on("response", note)
+    act()
+    for _ in range(600):
+        while came:
+            response = came.pop(0)
+            assert response.status == 200, response.text()
+            found: dict[str, Any] = response.json()
+            if "stale" not in found:
+                page.remove_listener("response", note)
+                return found
+        page.wait_for_timeout(50)
+    raise AssertionError(f"no answer to {operation}")
 
 
 def shorten(page: Any, operation: str, **fields: Any) -> None:

@@ -104,7 +104,9 @@ def test_a_proxy_mask_says_which_cells_changed(editor, look, target, form):
 def test_a_part_mask_changes_only_around_the_new_part(editor, look, target):
     mask = own_masks(editor, look, target)["parts"]
     own = np.asarray(mask)
-    label = (int(own[256, 256]) + 1) % 10
+    count = np.bincount(own.ravel(), minlength=10)
+    label = int(np.argsort(count)[-2])  # a part that the picture has
+    mask = repainted(mask, int(np.argmax(count)), (5, 5, 11, 11))
     change = read_change(editor, look, target, repainted(mask, label, (6, 6, 10, 10)))
     near = torch.zeros(TAP, TAP, dtype=torch.bool)
     near[6:10, 6:10] = True
@@ -113,6 +115,10 @@ def test_a_part_mask_changes_only_around_the_new_part(editor, look, target):
     fine = change.cells.repeat_interleave(2, 0).repeat_interleave(2, 1)
     assert torch.equal(change.wanted[~fine], change.own[~fine])
     assert (change.wanted[12:20, 12:20] == label).all()
+    lacking = int(np.argmin(count))
+    assert count[lacking] == 0
+    stand_in = read_change(editor, look, target, repainted(mask, lacking, (6, 6, 10, 10))).wanted[12:20, 12:20]
+    assert len(stand_in.unique()) == 1 and count[stand_in[0, 0]] > 0  # one of the parts that the picture has
 
 
 def test_an_edit_leaves_every_pixel_beyond_the_border(editor, look, picture, target):

@@ -10,15 +10,18 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from sis_rearrange.conditions import Palette
+from sis_rearrange.conditions import Palette, get_condition
 from sis_rearrange.conditions.base import coverage
 from sis_rearrange.editing.looks import Editor, Look
 from sis_rearrange.editing.matching import FINE
 from sis_rearrange.errors import InputError
-from sis_rearrange.pack import SEGMENTER
+from sis_rearrange.pack import SEGMENTER, mapper_file
+from sis_rearrange.proxy import within_reach
+from sis_rearrange.sampling import on_device
 
 KINDS = ("proxy", "parts")
 SHOWN = 512  # pixels of the side of a mask that is written for editing, about
+FEW = 8  # pixels of `Change.own`: a part with fewer is none to fetch from
 NEAR = 16  # levels by which a colour may miss one of a palette's
 ALIKE = 0.02  # by which the sides of a square mask may differ
 
@@ -90,7 +93,36 @@ def _part_change(editor: Editor, look: Look, target: torch.Tensor, labels: np.nd
     # compared at the mask's own size first: what was not painted on must not count as changed by being averaged
     cells = _pooled(_cells(labels, count, seen.shape[0]) != torch.from_numpy(seen), editor.proxy.resolution)
     own, wanted = (_cells(each, count, fine).to(editor.device) for each in (seen, labels))
+    if mapper_file("segmentation") in editor.pack.info["files"]:
+        wanted = _with_stand_ins(editor, look, own, wanted)
     return Change(own, wanted, cells.to(editor.device), "parts")
+
+
+@torch.inference_mode()
+def _with_stand_ins(editor: Editor, look: Look, own: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Parts that the picture lacks, as those of its parts that are likest: hair for hair at the back.
+
+    The mapper says which clusters such a part is made of, and the picture's own mask which of its parts those are.
+    """
+    count = len(editor.pack.classes)
+    area = torch.bincount(own.flatten(), minlength=count)
+    lacking = [part for part in wanted.unique().tolist() if area[part] < FEW]
+    if not lacking:
+        return wanted
+    palette = editor.pack.palette()
+    assert palette is not None
+    mapper = on_device(editor.pack.mapper("segmentation"), editor.device)
+    drawing = palette.to_image(wanted.cpu().numpy())
+    x, _ = get_condition("segmentation", palette).read(drawing, mapper.image_resolution, "stretch")
+    reached = _finer(within_reach(mapper(x.to(editor.device)), look.labels).argmax(dim=1)[0])
+    made_of = torch.zeros(editor.proxy.K, count, device=own.device)  # share of each cluster's cells in each part
+    made_of.index_put_((_finer(look.labels[0]), own), torch.ones((), device=own.device), accumulate=True)
+    made_of = made_of / made_of.sum(dim=1, keepdim=True).clamp_min(1)
+    found = wanted.clone()
+    for part in lacking:
+        likeness = made_of[reached[wanted == part]].sum(dim=0) * (area >= FEW)
+        found[wanted == part] = likeness.argmax()
+    return found
 
 
 def _finer(labels: torch.Tensor) -> torch.Tensor:
