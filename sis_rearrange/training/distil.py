@@ -2,8 +2,8 @@
 
 The extractor needs the feature maps of a sample; a rearranged picture has none of its own before the tap. A U-Net needs
 the picture alone, so it can stand where a segmenter trained on true masks stands. The extractor labels a number of
-samples once, which costs three times as much as a step of the U-Net on as many; their colours are changed at random at
-every step, so that the U-Net learns shapes more than the colours it saw.
+samples once, since that takes longer than a step of the U-Net on as many; their colours are changed at random at every
+step, so that the U-Net learns shapes more than the colours it saw.
 """
 
 from __future__ import annotations
@@ -93,12 +93,12 @@ class DistilTraining(Training):
 
     @torch.no_grad()
     def labelled(self, seeds: range) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pictures ``[N, 3, H, W]`` in [-1, 1] of samples, and the extractor's probabilities ``[N, P, H, W]``."""
+        """Pictures ``[N, 3, H, W]`` in [-1, 1] of samples, and int64 ``[N, H, W]``: the parts that the extractor sees."""
         pictures, found = [], []
         for ws in sample_ws(self.generator, seeds, self.config.psi).split(samples_at_once(self.generator)):
             maps, images = all_features(self.generator, ws)
             pictures.append(images.clamp(-1, 1))
-            found.append(self.extractor(maps).softmax(1))
+            found.append(self.extractor(maps).argmax(1))
         return torch.cat(pictures), torch.cat(found)
 
     def pool(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,7 +109,7 @@ class DistilTraining(Training):
             for start in range(first, first + self._pool_size, self.config.batch):
                 images, found = self.labelled(range(start, min(start + self.config.batch, first + self._pool_size)))
                 pictures.append(images.add(1).mul(127.5).round().byte())
-                parts.append(found.argmax(1).byte())
+                parts.append(found.byte())
             self._pool = torch.cat(pictures), torch.cat(parts)
         return self._pool
 
@@ -142,8 +142,8 @@ class DistilTraining(Training):
     @torch.no_grad()
     def score(self) -> dict[str, float]:
         """Share of held-out pixels that the U-Net labels as the extractor does."""
-        images, target = self.labelled(VALIDATION_SEEDS[:32])
-        agreement = (self.segmenter.eval()(images).argmax(1) == target.argmax(1)).float().mean()
+        images, labels = self.labelled(VALIDATION_SEEDS[:32])
+        agreement = (self.segmenter.eval()(images).argmax(1) == labels).float().mean()
         return {"score/agreement": agreement.item()}
 
 
