@@ -93,7 +93,7 @@ class DistilTraining(Training):
 
     @torch.no_grad()
     def labelled(self, seeds: range) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pictures ``[N, 3, H, W]`` in [-1, 1] of samples, and int64 ``[N, H, W]``: the parts that the extractor sees."""
+        """Pictures ``[N, 3, H, W]`` in [-1, 1] of samples, and the parts int64 ``[N, H, W]`` that are read off them."""
         pictures, found = [], []
         for ws in sample_ws(self.generator, seeds, self.config.psi).split(samples_at_once(self.generator)):
             maps, images = all_features(self.generator, ws)
