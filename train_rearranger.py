@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from sis_rearrange.cli.training import SETTINGS, TrainingCommand, show_dry_run, show_scores, training_options
+from sis_rearrange.pack import REARRANGER, UNLABELLED
 from sis_rearrange.training.presets import rearranger_options
 from sis_rearrange.training.rearranger import LossWeights, RearrangerConfig
 
@@ -52,6 +53,7 @@ Examples:
 @click.option(
     "--refit-proxy", is_flag=True, help="Fit new clusters though the pack has some. Retrain all mappers then."
 )
+@click.option("--unlabelled", is_flag=True, help="Write it beside the pack's own, as the few-shot protocol's.")
 @click.option("--self-feature", default=TERMS.self_feature, help="Weight: own mask, L1 of features.")
 @click.option("--self-image", default=TERMS.self_image, help="Weight: own mask, L1 of images.")
 @click.option("--agreement", default=TERMS.agreement, help="Weight: cross-entropy with the target mask.")
@@ -71,6 +73,7 @@ def main(
     clusters: int,
     proxy_samples: int,
     refit_proxy: bool,
+    unlabelled: bool,
     device: str,
     **options,
 ):
@@ -86,7 +89,8 @@ def main(
     if dry_run:
         show_dry_run(rearranger_dry_run(pack, config, tap, clusters, refit_proxy, device), run)
     else:
-        show_scores(train_pack_rearranger(pack, run, config, tap, clusters, proxy_samples, refit_proxy, device, tick))
+        fitting, where = (tap, clusters, proxy_samples, refit_proxy), UNLABELLED if unlabelled else REARRANGER
+        show_scores(train_pack_rearranger(pack, run, config, *fitting, device, tick, where))
 
 
 if __name__ == "__main__":

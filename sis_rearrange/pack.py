@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -59,6 +59,7 @@ GENERATOR = "generator.safetensors"
 DISCRIMINATOR = "discriminator.safetensors"
 PROXY = "proxy.safetensors"
 REARRANGER = "rearranger.safetensors"
+UNLABELLED = "rearranger-unlabelled.safetensors"  # no part label took part in its training: what few-shot scores need
 SEGMENTER = "segmenter.safetensors"
 JUDGE = "judge.safetensors"
 ENCODER = "encoder.safetensors"
@@ -84,6 +85,7 @@ class Pack:
     path: Path
     info: dict[str, Any]
     hash: str
+    rearranger_file: str = REARRANGER
     _built: dict[str, Any] = field(default_factory=dict, repr=False)
     _configs: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
@@ -162,7 +164,11 @@ class Pack:
         """The rearranger."""
         from sis_rearrange.rearranger import Rearranger
 
-        return self._network(REARRANGER, "rearranger", Rearranger)
+        return self._network(self.rearranger_file, "rearranger", Rearranger)
+
+    def unlabelled(self) -> Pack:
+        """This pack with the rearranger that no part labels have helped, where it holds one beside the usual one."""
+        return replace(self, rearranger_file=UNLABELLED) if UNLABELLED in self.info["files"] else self
 
     def mapper(self, condition: str) -> SemanticMapper:
         """The semantic mapper of a condition; ``InputError`` with the nearest name where there is none."""

@@ -39,7 +39,7 @@ from sis_rearrange.evaluation.outcome import Outcome, Request, write_report
 from sis_rearrange.evaluation.protocol import evaluate_pack
 from sis_rearrange.evaluation.protocols import PROTOCOLS
 from sis_rearrange.evaluation.quality import QUICK_AMOUNTS, Quality
-from sis_rearrange.pack import JUDGE, REARRANGER, Pack, load_pack, mapper_file, write_component
+from sis_rearrange.pack import JUDGE, REARRANGER, UNLABELLED, Pack, load_pack, mapper_file, write_component
 from sis_rearrange.training.rearranger import TRAIN_SEEDS
 
 TINY = FewShot("quick", shots=(1, 2), repeats=2, targets=3, samples=2, held_out=4)
@@ -283,6 +283,20 @@ def test_a_rearranger_that_saw_labels_is_marked(tiny_pack_path, tmp_path, method
         )
         found = collected(new_run(load_pack(own), methods), some_cells(), Request())
         assert [HELPED in text for text in (as_text(found), page(found))] == [weight > 0] * 2
+
+
+def test_the_second_rearranger_is_used_where_there_is_one(tiny_pack_path, tmp_path, methods):
+    own = shutil.copytree(tiny_pack_path, tmp_path / "own")
+    rearranger = load_pack(own).rearranger()
+    helped = {"command": "x", "config": {"weights": {"parts": 1.0}}}
+    config = {"kind": "rearranger", "args": rearranger.config}
+    write_component(own, REARRANGER, rearranger.state_dict(), config, helped)
+    other = {name: tensor + 1 for name, tensor in rearranger.state_dict().items()}
+    write_component(own, UNLABELLED, other, config, {"command": "y", "config": {"weights": {"parts": 0.0}}})
+    run = new_run(load_pack(own), methods)
+    weights = [next(pack.rearranger().parameters()) for pack in (load_pack(own), run.pack)]
+    assert torch.allclose(weights[0] + 1, weights[1], atol=1e-2)
+    assert HELPED not in as_text(collected(run, some_cells(), Request()))
 
 
 def test_quick_is_marked_everywhere(report, tmp_path, tiny_pack, methods):

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from sis_rearrange.errors import InputError
 from sis_rearrange.evaluation.latency import training_minutes
 from sis_rearrange.features import SplitGenerator
-from sis_rearrange.pack import PROXY, REARRANGER, load_pack
+from sis_rearrange.pack import PROXY, REARRANGER, UNLABELLED, load_pack
+from sis_rearrange.training.pack_training import train_pack_rearranger
 from sis_rearrange.training.rearranger import LossWeights, RearrangerConfig, RearrangerTraining, train_rearranger
 from sis_rearrange.training.run import save
 from train_rearranger import main
@@ -147,3 +148,14 @@ def test_presets_are_defaults(tiny_pack, tmp_path):
     arguments = [str(tiny_pack.path), "--run", str(tmp_path / "run"), "--dry-run", "--preset", "lsun-church256"]
     result = CliRunner().invoke(main, [*arguments, "--kimg", "3", "--batch", "4", "--guide-classes", "0"])
     assert result.exit_code == 0 and '"kimg": 3.0' in result.output and '"batch": 4' in result.output, result.output
+
+
+def test_one_for_few_shot_scores_takes_no_part_labels(own_pack, tmp_path):
+    before = load_pack(own_pack).read(REARRANGER)
+    with pytest.raises(InputError, match="--parts"):
+        train_pack_rearranger(str(own_pack), tmp_path / "run", TINY, relpath=UNLABELLED)
+    plain = replace(TINY, kimg=0.008, weights=LossWeights())
+    train_pack_rearranger(str(own_pack), tmp_path / "run", plain, relpath=UNLABELLED)
+    pack = load_pack(own_pack)
+    assert pack.read(REARRANGER) == before != pack.read(UNLABELLED)
+    assert pack.info["provenance"][UNLABELLED]["config"]["weights"]["parts"] == 0

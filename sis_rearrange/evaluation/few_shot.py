@@ -98,7 +98,7 @@ class FewShotRun:
         absent = [file for file in NEEDED if file not in pack.info["files"]]
         if absent:
             raise InputError(f"pack {pack.name!r} has no {', '.join(absent)}, which the few-shot protocol needs")
-        self.pack, self.protocol, self.methods, self.progress = pack, protocol, methods, progress
+        self.pack, self.protocol, self.methods, self.progress = pack.unlabelled(), protocol, methods, progress
         self.domain = rendered_domain(pack)
 
     # ---- what is looked at -------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from sis_rearrange.evaluation.networks import NOISE_MODE
 from sis_rearrange.evaluation.outcome import Outcome, Request, about, hash_of, plain, table
 from sis_rearrange.images import contact_sheet
 from sis_rearrange.metrics import mean_interval
-from sis_rearrange.pack import REARRANGER, Pack
+from sis_rearrange.pack import Pack
 
 OURS, RIVAL = "ours", "lineargan"
 MARGIN = 15.0  # mIoU points above LinearGAN at N = 1
@@ -25,7 +25,8 @@ FURTHEST = 1.25  # feature distance of results over that of unconditional sample
 ENOUGH = 3  # repeats that an interval can rest on
 HELPED = (
     "NOT FEW-SHOT: this pack's rearranger was trained with a segmenter's part labels (--parts, --part-colour), so what "
-    "uses it (ours, vote) rests on more annotation than its N samples; train one without these terms to claim anything"
+    "uses it (ours, vote) rests on more annotation than its N samples; claims need one of `train_rearranger.py "
+    "PACK --unlabelled`"
 )
 MARK = "QUICK: few targets, few repeats, short trainings; a first impression, not the protocol's result"
 
@@ -85,7 +86,7 @@ def collected(run: FewShotRun, found: Mapping[Place, Mapping[str, Any]], request
 
 def saw_labels(pack: Pack) -> bool:
     """Whether a pack's rearranger was trained with the terms that need annotated pictures."""
-    weights = pack.info["provenance"].get(REARRANGER, {}).get("config", {}).get("weights", {})
+    weights = pack.info["provenance"].get(pack.rearranger_file, {}).get("config", {}).get("weights", {})
     return any(weights.get(term, 0) > 0 for term in ("parts", "part_colour"))
 
 

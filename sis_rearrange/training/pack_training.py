@@ -22,6 +22,7 @@ from sis_rearrange.pack import (
     PROXY,
     REARRANGER,
     SEGMENTER,
+    UNLABELLED,
     Pack,
     load_pack,
     mapper_file,
@@ -114,12 +115,16 @@ def train_pack_rearranger(
     refit_proxy: bool = False,
     device: str = "cpu",
     tick: float = TICK,
+    relpath: str = REARRANGER,
 ) -> dict[str, float]:
     """Fit the proxy clusters where the pack has none, train its rearranger, write both; returns the scores.
 
     ``tap``, ``num_clusters`` and ``proxy_samples`` are used only where the clusters are fitted. Of several processes
-    the first one fits and writes; all read the pack.
+    the first one fits and writes; all read the pack. ``relpath`` is where the rearranger is written: `UNLABELLED` for
+    the pack's second one, which no part labels may help (InputError where the weights ask for them).
     """
+    if relpath == UNLABELLED and config.weights.uses_parts:
+        raise InputError("--unlabelled: part labels would help this rearranger; leave out --parts and --part-colour")
     scale, pack = make_scale(device, config.precision, config.accumulate), load_pack(pack_path)
     if refit_proxy or PROXY not in pack.info["files"]:
         asked = (pack, tap, num_clusters, proxy_samples, config.psi, scale.device)
@@ -129,7 +134,7 @@ def train_pack_rearranger(
     scores = run_training(training, run, tick)
     if scale.main:
         net, facts = training.ema, facts_of(config, scores, scale.processes)
-        write_component(pack.path, REARRANGER, net.state_dict(), {"kind": "rearranger", "args": net.config}, facts)
+        write_component(pack.path, relpath, net.state_dict(), {"kind": "rearranger", "args": net.config}, facts)
     return scores
 
 
