@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from PIL import Image
 
-from sis_rearrange.conditions import as_palette
+from sis_rearrange.conditions import cluster_palette
 from sis_rearrange.features import SplitGenerator, sample_ws
 from sis_rearrange.images import contact_sheet
 from sis_rearrange.pack import Pack
-from sis_rearrange.proxy import palette as proxy_colours
 from sis_rearrange.sampling import check_psi
 from sis_rearrange.tensors import to_uint8
 
@@ -25,7 +24,7 @@ def proxy_sheet(
     """Samples beside their proxy masks, `PAIRS` to a row. ``progress`` gets 1 per sample."""
     proxy = pack.proxy()
     split = SplitGenerator(pack.generator(), proxy.resolution)
-    palette = as_palette([str(k) for k in range(proxy.K)], proxy_colours(proxy.K).tolist())
+    palette = cluster_palette(proxy.K)
     cells: list[Image.Image] = []
     for seed in seeds:
         ws = sample_ws(split.generator, [seed], check_psi(psi))

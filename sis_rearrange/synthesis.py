@@ -18,14 +18,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sis_rearrange.conditions import Condition, Palette, as_palette, get_condition
+from sis_rearrange.conditions import Condition, Palette, cluster_palette, get_condition, read_proxy_mask
 from sis_rearrange.errors import InputError, nearest
 from sis_rearrange.features import SplitGenerator, sample_ws
-from sis_rearrange.images import Fit, fit_image, flatten, read_image
+from sis_rearrange.images import Fit, fit_image, flatten, name_of, read_image
 from sis_rearrange.inversion import Inversion
 from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.pack import Pack
-from sis_rearrange.proxy import palette as proxy_colours
 from sis_rearrange.proxy import within_reach
 from sis_rearrange.sampling import DEFAULT_PSI, check_psi, check_seed, metadata, on_device, pick_device
 from sis_rearrange.targets import Layouts, Pictures, Result, Target
@@ -58,8 +57,7 @@ class Synthesizer:
         self.rearranger = on_device(pack.rearranger(), self.device)
         self.split = SplitGenerator(on_device(pack.generator(), self.device), self.proxy.resolution)
         self.paths = Paths(pack.hash, self.split, self.rearranger, backend, self.device)
-        names = [f"cluster {k}" for k in range(self.proxy.K)]
-        self.proxy_palette = as_palette(names, proxy_colours(self.proxy.K).tolist())
+        self.proxy_palette = cluster_palette(self.proxy.K)
         self.source, self._painted = None, painted
         self._layouts: torch.Tensor | None = None
         self._mappers: dict[str, tuple[Condition, SemanticMapper]] = {}
@@ -283,12 +281,12 @@ class Synthesizer:
 
     def _read_file(self, condition: str, drawing: Any, fit: str) -> tuple[torch.Tensor, Fit]:
         """The condition's tensor ``[1, channels, R, R]`` on the CPU."""
-        image, name = read_image(drawing), _name_of(drawing)
+        image = read_image(drawing)
         reader, mapper = self.reader_and_mapper(condition)
         try:
             return reader.read(image, mapper.image_resolution, fit)
         except InputError as error:
-            raise InputError(f"{name}: {error}") from None
+            raise InputError(f"{name_of(image)}: {error}") from None
 
     def _read_exemplar(self, drawing: Any, fit: str) -> Target:
         """The layout of another sample, which is square, so that there is nothing to fit; or of a real picture."""
@@ -306,7 +304,8 @@ class Synthesizer:
             psi = self.source.psi if self.source is not None else None
             exemplar = self._sample(int(drawing), DEFAULT_PSI if psi is None else psi)
         else:
-            raise InputError(f"{_name_of(drawing)}: an exemplar is a picture, or a sample: give its seed, as in 12")
+            kind = type(drawing).__name__
+            raise InputError(f"{kind}: an exemplar is a picture, or a sample: give its seed, as in 12")
         picture = self.source_image(exemplar)
         return self._exemplar(exemplar, picture, Fit("stretch", (picture.height, picture.width)))
 
@@ -324,27 +323,9 @@ class Synthesizer:
         return replace(target, logits=self.proxy.logits(exemplar.feature_map[:1]))
 
     def _read_proxy(self, drawing: Any, fit: str) -> Target:
-        """A proxy mask that somebody edited or painted. Bars get the commonest cluster of the rim."""
-        labels, name = self._cluster_labels(drawing), _name_of(drawing)
-        if min(labels.shape) < 1 or labels.max() >= self.proxy.K or labels.min() < 0:
-            raise InputError(f"{name}: a proxy mask of this pack has labels 0 to {self.proxy.K - 1}")
-        rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-        plane = Image.fromarray(labels.astype(np.uint8))
-        fill = int(np.bincount(rim).argmax())
-        square, how = fit_image(plane, self.proxy.resolution, fit, fill, Image.Resampling.NEAREST)
-        cells = np.asarray(square).astype(np.int64)
-        drawn = Image.fromarray(self.proxy_palette.to_rgb(cells))
+        """A proxy mask that somebody edited or painted."""
+        cells, drawn, how = read_proxy_mask(drawing, self.proxy_palette, self.proxy.resolution, fit)
         return self._given("proxy", torch.from_numpy(cells)[None].to(self.device), drawn, how)
-
-    def _cluster_labels(self, drawing: Any) -> np.ndarray:
-        """Integers ``[h, w]``; an array is taken as it is, a file or picture is read by index or colour."""
-        if isinstance(drawing, np.ndarray) and drawing.ndim == 2 and drawing.dtype.kind in "iu":
-            return drawing.astype(np.int64)
-        image, name = read_image(drawing), _name_of(drawing)
-        try:
-            return self.proxy_palette.from_image(image)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from None
 
     def _given(self, condition: str, labels: torch.Tensor, drawing: Image.Image, fit: Fit) -> Target:
         return Target(condition, labels, None, False, drawing, fit)
@@ -392,12 +373,3 @@ class Synthesizer:
         if found is None:
             raise InputError("no source is set; call set_source(seed=...) first")
         return found
-
-
-def _name_of(drawing: Any) -> str:
-    """What messages call a drawing: its path, or its kind."""
-    if isinstance(drawing, str | Path):
-        return str(drawing) if str(drawing).isprintable() else ascii(str(drawing))
-    if isinstance(drawing, Image.Image):
-        return "image"
-    return "array" if isinstance(drawing, np.ndarray) else f"drawing of type {type(drawing).__name__}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sis_rearrange.conditions.base import Condition
+from sis_rearrange.conditions.clusters import cluster_palette, read_proxy_mask
 from sis_rearrange.conditions.depth import Depth
 from sis_rearrange.conditions.extracted import Extracted
 from sis_rearrange.conditions.hed import Hed
@@ -35,10 +36,12 @@ __all__ = [
     "Segmentation",
     "Sketch",
     "as_palette",
+    "cluster_palette",
     "condition_names",
     "get_condition",
     "load_palette",
     "load_plugin",
     "palette_names",
+    "read_proxy_mask",
     "register_condition",
 ]

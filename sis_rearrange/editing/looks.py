@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from sis_rearrange.conditions import Palette, as_palette
+from sis_rearrange.conditions import cluster_palette
 from sis_rearrange.errors import InputError
 from sis_rearrange.features import SplitGenerator, sample_ws
 from sis_rearrange.inversion import Inversion
 from sis_rearrange.pack import Pack
-from sis_rearrange.proxy import palette as proxy_colours
 from sis_rearrange.proxy import within_reach
 from sis_rearrange.rearranger import Rearranged
 from sis_rearrange.sampling import DEFAULT_PSI, check_psi, check_seed, on_device, pick_device
@@ -48,8 +47,7 @@ class Editor:
         self.pack, self.device = pack, pick_device(device)
         self.proxy = on_device(pack.proxy(), self.device)
         self.rearranger = on_device(pack.rearranger(), self.device)
-        names = [f"cluster {k}" for k in range(self.proxy.K)]
-        self.proxy_palette: Palette = as_palette(names, proxy_colours(self.proxy.K).tolist())
+        self.proxy_palette = cluster_palette(self.proxy.K)
 
     @torch.inference_mode()
     def look(self, of: int | Inversion, psi: float = DEFAULT_PSI) -> Look:
