@@ -198,3 +198,18 @@ def _command(page: Any) -> str:
     page.get_by_role("button", name="Copy as a command line").first.click()
     text: str = page.locator("dialog[open] .command").text_content()
     return text
+
+
+def test_a_film_from_one_layout_to_another(browser: Any, url: str) -> None:
+    with visit(browser, url, "mix") as page:
+        drawn(page, "mix")
+        page.locator("#panel-mix .segment", has_text="Morph").click()
+        page.locator("#panel-mix .result", has_text="Press Make the film").wait_for()
+        shorten(page, "morph", frames=4)
+        page.get_by_role("button", name="Make the film").click()
+        page.locator("#panel-mix .result .picture[src^='data:image/gif']").wait_for(timeout=JOB)
+        with page.expect_download() as download:
+            page.locator("#panel-mix").get_by_role("button", name="Download the picture").click()
+        assert download.value.suggested_filename.endswith("-morph.gif")
+        with Image.open(download.value.path()) as film:
+            assert film.n_frames >= 4
