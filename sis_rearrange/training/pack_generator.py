@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,7 +148,17 @@ def _create_pack(pack: Path, config: GeneratorConfig, material: Material) -> Non
     licence, credit = (domain.licence, domain.credit) if domain else (material.licence, material.credit)
     art = [{"what": "the training pictures", "licence": licence, "credit": credit}] if licence or credit else []
     parts = (domain.name, domain.classes, domain.palette) if domain else (pack.name, (), ())
-    create_pack(pack, pack.name, *parts, config.resolution, art)
+    create_pack(pack, pack.name, *parts, config.resolution, art + _inherited(material, art))
+
+
+def _inherited(material: Material, own: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Licences of the pack whose weights the training starts from: what is made of them needs their attribution too."""
+    source = material.grow_from or material.resume_from
+    if not source or Path(source).is_file():  # weight files name no licence
+        return []
+    pack, given = load_pack(source), {(each["licence"], each["credit"]) for each in own}
+    licences = [each for each in pack.info["licences"] if (each["licence"], each["credit"]) not in given]
+    return [each | {"what": f"the weights of {pack.name}, which training started from"} for each in licences]
 
 
 def _check_pack(pack: Path, config: GeneratorConfig, material: Material, replace: bool) -> None:
