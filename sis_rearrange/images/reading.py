@@ -68,10 +68,10 @@ def shown(path: Path) -> str:
     return str(path) if str(path).isprintable() else ascii(str(path))
 
 
-def _check_size(name: str, size: tuple[int, int]) -> None:
+def _check_size(name: str, size: tuple[int, int], most: int = MAX_PIXELS) -> None:
     width, height = size
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{name}: {width}x{height} pixels are too many (limit {MAX_PIXELS:,} in all); scale it down")
+    if width * height > most:
+        raise InputError(f"{name}: {width}x{height} pixels are too many (limit {most:,} in all); scale it down")
     if min(width, height) < MIN_SIDE:
         raise InputError(f"{name}: {width}x{height} pixels are too few; both sides need at least {MIN_SIDE}")
 
@@ -97,7 +97,9 @@ def _read_file(path: Path) -> Image.Image:
 
 
 @contextmanager
-def opened(source: Path | IO[bytes], name: str) -> Iterator[Image.Image]:
+def opened(
+    source: Path | IO[bytes], name: str, formats: tuple[str, ...] = FORMATS, most_pixels: int = MAX_PIXELS
+) -> Iterator[Image.Image]:
     """A picture file as Pillow opens it, nothing decoded yet; its header says that its size is a sensible one.
 
     Raises InputError, naming it, for whatever is wrong with the file, also where that shows while it is in use.
@@ -105,13 +107,13 @@ def opened(source: Path | IO[bytes], name: str) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; whatever matters is raised below
         try:
-            with Image.open(source, formats=FORMATS) as image:
-                _check_size(name, image.size)
+            with Image.open(source, formats=formats) as image:
+                _check_size(name, image.size, most_pixels)
                 yield image
         except Image.UnidentifiedImageError:
-            raise InputError(f"{name}: not a picture in a known format ({', '.join(FORMATS)})") from None
+            raise InputError(f"{name}: not a picture in a known format ({', '.join(formats)})") from None
         except Image.DecompressionBombError:
-            raise InputError(f"{name}: too many pixels (limit {MAX_PIXELS:,} in all); scale it down") from None
+            raise InputError(f"{name}: too many pixels (limit {most_pixels:,} in all); scale it down") from None
         except InputError:
             raise
         except PermissionError:

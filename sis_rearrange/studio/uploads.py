@@ -10,8 +10,7 @@ import io
 from PIL import Image
 
 from sis_rearrange.errors import InputError
-from sis_rearrange.images import MIN_SIDE
-from sis_rearrange.images.reading import DAMAGE, upright
+from sis_rearrange.images.reading import opened, upright
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_COLOURS = 20_000  # of masks, which a lossy format or soft brushes may have smeared
@@ -26,26 +25,8 @@ def decode(data: bytes, where: str, most_pixels: int) -> Image.Image:
     """
     if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > MAX_SCANS:
         raise InputError(f"{where}: this JPEG has more than {MAX_SCANS} scans; save it again as PNG")
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > most_pixels:
-                raise InputError(
-                    f"{where}: {width}x{height} pixels are too many (limit {most_pixels:,} in all); scale it down"
-                )
-            if min(width, height) < MIN_SIDE:
-                raise InputError(f"{where}: {width}x{height} pixels are too few; both sides need at least {MIN_SIDE}")
-            return upright(image, where)
-    except InputError:
-        raise
-    except Image.UnidentifiedImageError:
-        raise InputError(f"{where}: not a picture in a known format ({', '.join(FORMATS)})") from None
-    except Image.DecompressionBombError:
-        raise InputError(f"{where}: too many pixels (limit {most_pixels:,} in all); scale it down") from None
-    except MemoryError:
-        raise InputError(f"{where}: not enough memory to decode it") from None
-    except DAMAGE:  # Pillow's reasons may name its internals; none of them would help
-        raise InputError(f"{where}: the picture is damaged or truncated") from None
+    with opened(io.BytesIO(data), where, FORMATS, most_pixels) as image:
+        return upright(image, where)
 
 
 def check_flat(image: Image.Image, where: str) -> Image.Image:
