@@ -305,6 +305,8 @@ def test_the_edit_command_says_what_is_wrong(tmp_path, tiny_pack, tiny_pack_path
         ([*base, *given], "must be square"),
         (["edit", tiny_pack_path, tmp_path / "other.png", "--mask", tmp_path / "a.png", *given], "another picture"),
         ([*base[:3], "--mask", tmp_path / "none.png", *given], "no such file"),
+        ([*base, *given[:2], "--out", tmp_path / "a.png"], "would replace what it is made of"),
+        ([*base, *given, "--sheet", tmp_path / "other.png"], "would replace what it is made of"),
     ]
     for arguments, message in cases:
         done = run(*arguments)

@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner
 from conftest import SIDE, TAP
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from sis_rearrange.cli import main
 from sis_rearrange.editing import Editor
@@ -261,6 +262,38 @@ def test_the_command_writes_result_and_masks(tmp_path, tiny_pack_path, picture):
     assert {p.name for p in masks.iterdir()} == {"inversion.png", "proxy.png", "parts.png", "error.png"}
     assert Image.open(masks / "proxy.png").mode == "P"
     assert Inversion.load(out).picture["name"] == "wide.png"
+    # Again: what the command wrote is replaced, what somebody painted is not, and that is told before the work
+    assert run("invert", tiny_pack_path, tmp_path / "wide.png", *options).exit_code == 0
+    with Image.open(masks / "proxy.png") as mask:
+        mask.putpixel((3, 3), (mask.getpixel((3, 3)) + 1) % 4)
+        mask.save(masks / "proxy.png", pnginfo=texts_of(mask))
+    painted = (masks / "proxy.png").read_bytes()
+    out.unlink()
+    done = run("invert", tiny_pack_path, tmp_path / "wide.png", *options)
+    assert done.exit_code == 2 and "proxy.png: was changed" in done.output and not out.exists()
+    assert (masks / "proxy.png").read_bytes() == painted
+
+
+def texts_of(image):
+    texts = PngInfo()
+    for key, value in image.text.items():
+        texts.add_text(key, value)
+    return texts
+
+
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path, tiny_pack_path, picture, monkeypatch):
+    picture.save(tmp_path / "wide.png")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.safetensors").mkdir()
+    monkeypatch.setattr("sis_rearrange.inversion.invert", lambda *_, **__: pytest.fail("worked first"))
+    out = ["--out", tmp_path / "a.safetensors"]
+    for options, message in (
+        (["--out", tmp_path / "file" / "a.safetensors"], "is a file, not a folder"),
+        (["--out", tmp_path / "folder.safetensors"], "is a folder"),
+        ([*out, "--show-masks", tmp_path / "file"], "is a file, not a folder"),
+    ):
+        done = run("invert", tiny_pack_path, tmp_path / "wide.png", *options)
+        assert done.exit_code == 2 and message in done.output and done.output.count("\n") == 1, done.output
 
 
 def test_the_command_warns_outside_the_domain(tmp_path, tiny_pack_path):

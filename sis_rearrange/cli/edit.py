@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sis_rearrange.inversion import Inversion
     from sis_rearrange.pack import Pack
 
+SHOWS = 0.5  # share of a change that has to show; people are told where less does
+
 png_option = click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG file to write.")
 
 
@@ -68,10 +70,13 @@ def edit(
     """
     from sis_rearrange.editing import Editor, read_change
     from sis_rearrange.editing import edit as change_picture
-    from sis_rearrange.images import flatten, read_image, write_png
+    from sis_rearrange.images import check_writable, flatten, read_image, write_png
     from sis_rearrange.sampling import metadata
 
-    _check_png(out)
+    for path, option in ((out, "--out"), (sheet, "--sheet")):
+        if path is not None:
+            _check_png(path, option)
+            check_writable(path, picture, mask)
     pack = open_pack(pack_name)
     original, edited_mask = read_image(picture), read_image(mask)
     upright = flatten(original)  # what networks see of it
@@ -86,8 +91,14 @@ def edit(
         f"wrote {out}: {int(result.cells.sum())} of {result.cells.size} cells changed, "
         f"{100 * result.agreement:.0f} % of the change shows what was asked for"
     )
+    if result.agreement < SHOWS:
+        click.echo(
+            "Warning: most of this change does not show. The picture may have too little of what was painted: paint it "
+            "larger, or with a part or cluster that the picture has more of",
+            err=True,
+        )
     if sheet is not None:
-        write_png(sheet, _sheet(editor, look, square, result, inversion))
+        write_png(sheet, _sheet(editor, look, square, edited_mask, result, inversion))
         click.echo(f"wrote {sheet}")
 
 
@@ -198,9 +209,9 @@ def morph(
 # ---- pieces ----------------------------------------------------------------------------------------------------------
 
 
-def _check_png(out: Path) -> None:
+def _check_png(out: Path, option: str = "--out") -> None:
     if out.suffix.lower() != ".png":
-        raise InputError(f"--out {out}: pictures are written as PNG; let the name end in .png")
+        raise InputError(f"{option} {out}: pictures are written as PNG; let the name end in .png")
 
 
 def _inversion_for(
@@ -281,11 +292,13 @@ def _drawn_layout(editor: Editor, look: Look, path: Path, condition: str) -> tor
     return target.labels if target.logits is None else editor.reachable(target.logits, look)
 
 
-def _sheet(editor: Editor, look: Look, square: Image.Image, result: Edited, inversion: Inversion) -> Image.Image:
+def _sheet(
+    editor: Editor, look: Look, square: Image.Image, mask: Image.Image, result: Edited, inversion: Inversion
+) -> Image.Image:
     from sis_rearrange.images import contact_sheet
 
     masks = [editor.proxy_palette.to_image(m) for m in (look.labels[0].cpu().numpy(), result.proxy_mask)]
     cut = inversion.crop.cut(result.image)
-    rows = [[square, to_picture(look.picture()), masks[0], masks[1], result.square, cut]]
-    titles = ["picture", "inverted", "its proxy mask", "afterwards", "generator's", "result"]
+    rows = [[square, to_picture(look.picture()), mask, masks[0], masks[1], result.square, cut]]
+    titles = ["picture", "inverted", "mask as edited", "its proxy mask", "afterwards", "generator's", "result"]
     return contact_sheet(rows, column_titles=titles, title=f"{editor.pack.name}: edit")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sis_rearrange.inversion import Crop, Inversion, InversionConfig
     from sis_rearrange.pack import Pack
 
+UNTOUCHED = "pixels"  # text entry of masks: hash of what was written, so that nobody's painting is overwritten
+
 crop_option = click.option(
     "--crop",
     metavar="X,Y,SIZE",
@@ -68,10 +70,14 @@ def invert(
     The result file is taken by every command that takes seeds, as --source. A picture that is not in the middle of its
     file needs a --crop that holds what the domain shows, as its training pictures do.
     """
+    from sis_rearrange.images import check_writable
     from sis_rearrange.inversion import InversionConfig
 
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out}: an inversion is a safetensors file; let the name end in .safetensors")
+    check_writable(out, picture)
+    if show_masks is not None:
+        _check_masks(show_masks, picture)
     pack = open_pack(pack_name)
     config = InversionConfig(steps=steps, starts=starts, space=space, tune=tune, features=features, seed=seed)
     upright = read_picture(picture)
@@ -156,8 +162,29 @@ def write_masks(pack: Pack, inversion: Inversion, upright: Image.Image, folder: 
         "error": error_picture(inversion, square),
     }
     for name, image in pictures.items():
-        write_png(folder / f"{name}.png", image, metadata(pack))
+        write_png(folder / f"{name}.png", image, {**metadata(pack), UNTOUCHED: _pixels(image)})
     return [f"{name}.png" for name in pictures]
+
+
+def _check_masks(folder: Path, picture: Path) -> None:
+    """InputError where `write_masks` could not write, or would replace what somebody has painted in since."""
+    from sis_rearrange.images import check_writable, read_image
+
+    for name in ("inversion", "proxy", "parts", "error"):
+        path = folder / f"{name}.png"
+        check_writable(path, picture)
+        if path.exists():
+            image = read_image(path)
+            if image.info.get(UNTOUCHED) != _pixels(image):
+                raise InputError(
+                    f"{path}: was changed after it was written; move it, or give --show-masks another folder"
+                )
+
+
+def _pixels(image: Image.Image) -> str:
+    import hashlib
+
+    return hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
 
 
 def square_of(square: Image.Image, pack: Pack, editor: Editor) -> torch.Tensor:

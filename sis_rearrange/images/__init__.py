@@ -8,7 +8,7 @@ from __future__ import annotations
 from sis_rearrange.images.fitting import FITS, Fit, fit_image
 from sis_rearrange.images.reading import FORMATS, MAX_PIXELS, MIN_SIDE, Source, flatten, name_of, read_image
 from sis_rearrange.images.sheets import contact_sheet, label_strip
-from sis_rearrange.images.writing import Picture, write_bytes, write_png, write_text
+from sis_rearrange.images.writing import Picture, check_writable, write_bytes, write_png, write_text
 
 __all__ = [
     "FITS",
@@ -18,6 +18,7 @@ __all__ = [
     "Fit",
     "Picture",
     "Source",
+    "check_writable",
     "contact_sheet",
     "fit_image",
     "flatten",

@@ -36,6 +36,26 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         raise InputError(f"{shown(path)}: cannot be written ({error.strerror or error})") from error
 
 
+def check_writable(path: str | os.PathLike[str], *inputs: str | os.PathLike[str]) -> None:
+    """InputError where `write_bytes` would fail, or would replace one of ``inputs``: to be asked before long work.
+
+    Writes nothing. What another program does in the meantime can still make the write fail.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and any(Path(given).exists() and path.samefile(given) for given in inputs):
+            raise InputError(f"{shown(path)}: would replace what it is made of; write to another file")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{shown(path)}: is a folder or device; name a file to write")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            raise InputError(f"{shown(path)}: cannot be written ({shown(folder)} is a file, not a folder)")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(f"{shown(path)}: cannot be written (no permission to write in {shown(folder)})")
+    except OSError as error:
+        raise InputError(f"{shown(path)}: cannot be written ({error.strerror or error})") from None
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """`write_bytes` of UTF-8 text."""
     write_bytes(path, text.encode("utf-8"))
