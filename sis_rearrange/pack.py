@@ -8,7 +8,7 @@ quick. What stands in ``domain.json`` and how the folder is checked: see ``pack_
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +26,7 @@ from sis_rearrange.pack_files import (
     pack_names,
     read_checked,
     read_info,
+    unfinished_folder,
     unlisted,
     update_info,
 )
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Pack",
     "add_file",
+    "copy_pack",
     "create_pack",
     "load_pack",
     "mapper_file",
@@ -261,6 +263,26 @@ def load_pack(name_or_path: str | Path, verify: bool = True) -> Pack:
         for relpath in unlisted(path, info):
             raise InputError(f"{path}: {relpath} is not listed in {INFO_FILE}; remove it, or write it as a component")
     return Pack(path, info, files_hash(info))
+
+
+def copy_pack(pack: Pack, out: str | Path, without: Collection[str] = (), **changes: Any) -> Pack:
+    """A copy of a pack in the folder ``out``, which gives it its name; it appears whole or not at all.
+
+    Args:
+        without: files that the copy does not get.
+        changes: ``domain``, ``classes`` or ``palette``, where they differ.
+
+    Raises InputError where ``out`` holds something already, is no name for a pack, or cannot be written.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: is there already; choose another folder or remove it")
+    facts = {key: pack.info[key] for key in ("domain", "classes", "palette", "resolution", "licences")} | changes
+    with unfinished_folder(out) as folder:
+        create_pack(folder, out.resolve().name, **facts)
+        for relpath in sorted(set(pack.info["files"]) - set(without)):
+            add_file(folder, relpath, pack.read(relpath), pack.info["provenance"].get(relpath))
+    return load_pack(out)
 
 
 def verify_pack(name_or_path: str | Path) -> list[str]:

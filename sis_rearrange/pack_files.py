@@ -231,7 +231,7 @@ def read_info(root: Path) -> dict[str, Any]:
     if info.get("checksum") != _checksum(info):
         raise InputError(
             f"{path}: was changed after it was written (its checksum differs); copy the pack again, "
-            "and make changes with update_info"
+            "and make changes with sis_rearrange.pack.update_info"
         )
     return info
 

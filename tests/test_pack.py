@@ -29,6 +29,7 @@ from sis_rearrange.pack import (
     REARRANGER,
     SEGMENTER,
     add_file,
+    copy_pack,
     create_pack,
     load_pack,
     mapper_file,
@@ -405,3 +406,15 @@ def test_looking_at_a_pack_does_not_import_torch(written: Path) -> None:
         cwd=Path(pack_files.__file__).parents[1],
     )
     assert done.stdout.split() == [load_pack(written).short_hash, "False"]
+
+
+def test_a_copy_has_its_own_name_and_leaves_nothing_behind_where_it_fails(written: Path, tmp_path: Path) -> None:
+    pack = load_pack(written)
+    made = copy_pack(pack, tmp_path / "mine")
+    assert made.name == "mine" and made.hash == pack.hash and made.classes == pack.classes
+    assert made.info["provenance"] == pack.info["provenance"] and made.info["licences"] == pack.info["licences"]
+    with pytest.raises(InputError, match="is there already"):
+        copy_pack(pack, tmp_path / "mine")
+    with pytest.raises(InputError, match="no name for a pack"):
+        copy_pack(pack, tmp_path / "My Pack")
+    assert [path.name for path in tmp_path.iterdir() if path.name.lower().strip(".").startswith("m")] == ["mine"]

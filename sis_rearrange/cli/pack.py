@@ -190,6 +190,17 @@ def calibrate(pack_name: str, samples: int) -> None:
     click.echo(f"calibrated {opened.path}: {open_pack(pack_name).short_hash}")
 
 
+@pack.command(epilog="\b\nExample:\n  sis pack copy toonhead packs/mine")
+@pack_argument
+@click.argument("folder", type=click.Path(path_type=Path))
+def copy(pack_name: str, folder: Path) -> None:
+    """Copy a pack to FOLDER, whose name it gets: to train mappers of your own into, say."""
+    from sis_rearrange.pack import copy_pack
+
+    made = copy_pack(open_pack(pack_name), folder)
+    click.echo(f"wrote {made.path}: {made.size / 1e6:.1f} MB, {made.short_hash}")
+
+
 @pack.command(epilog="\b\nExample:\n  sis pack add packs/mine judge runs/judge/judge.safetensors --minutes 25")
 @pack_argument
 @click.argument("role", type=click.Choice(["judge", "segmenter"]))

@@ -12,13 +12,12 @@ from sis_rearrange.pack import (
     JUDGE,
     SEGMENTER,
     Pack,
-    add_file,
-    create_pack,
+    copy_pack,
     load_pack,
     mapper_file,
     update_info,
 )
-from sis_rearrange.pack_files import DRAWING_FOLDER, INFO_FILE, unfinished_folder
+from sis_rearrange.pack_files import DRAWING_FOLDER, INFO_FILE
 
 
 def pack_with_classes(pack: Pack, palette: Palette, out: Path | None) -> Pack:
@@ -55,16 +54,10 @@ def _copied(pack: Pack, palette: Palette, out: Path, same: bool) -> Pack:
         if there.classes != palette.names or any(f.get(GENERATOR) != files[0].get(GENERATOR) for f in files):
             raise InputError(f"{out}: holds another pack already; choose another folder or remove it")
         return there
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: is there already; choose another folder or remove it")
-    name, licences = out.resolve().name, pack.info["licences"]
-    domain = pack.info["domain"] if same else name
-    with unfinished_folder(out) as folder:
-        create_pack(folder, name, domain, palette.names, palette.colours, pack.resolution, licences)
-        for relpath in sorted(pack.info["files"]):
-            if same or not _knows_parts(relpath):
-                add_file(folder, relpath, pack.read(relpath), pack.info["provenance"].get(relpath))
-    return load_pack(out)
+    if same:
+        return copy_pack(pack, out, **_named(palette))
+    old = [relpath for relpath in pack.info["files"] if _knows_parts(relpath)]
+    return copy_pack(pack, out, old, domain=out.resolve().name, **_named(palette))
 
 
 def _knows_parts(relpath: str) -> bool:
