@@ -117,12 +117,17 @@ def test_the_square_of_a_photo_by_mouse_and_keys(browser: Any, url: str) -> None
         assert crop["size"] < 80 and 0 <= crop["x"] <= 120 - crop["size"] and 0 <= crop["y"] <= 80 - crop["size"]
 
 
+def _find(page: Any, file: dict[str, Any]) -> None:
+    """Take a photo through all steps, up to the mask to paint in."""
+    shorten(page, "invert", steps=2, tune=False)
+    _choose(page, file)
+    page.get_by_role("button", name="Find it in the generator").click()
+    page.locator("#panel-edit .sheet").wait_for(timeout=JOB)
+
+
 def test_from_a_photo_to_an_edited_picture_and_a_look(browser: Any, url: str) -> None:
     with visit(browser, url, "edit") as page:
-        shorten(page, "invert", steps=2, tune=False)
-        _choose(page, picture_file("head.png", Image.fromarray(tiny_head(SIDE)[0])))
-        page.get_by_role("button", name="Find it in the generator").click()
-        page.locator("#panel-edit .sheet").wait_for(timeout=JOB)
+        _find(page, picture_file("head.png", Image.fromarray(tiny_head(SIDE)[0])))
         original = drawn(page, "edit").astype(int)
         edited = after(page, lambda: stroke(page, [(0.1, 0.1), (0.2, 0.15)], "edit"), "edit").astype(int)
         changed = np.abs(edited - original).max(axis=2)
@@ -132,6 +137,39 @@ def test_from_a_photo_to_an_edited_picture_and_a_look(browser: Any, url: str) ->
         page.get_by_role("button", name="Draw with this look").click()
         page.locator("#panel-draw .thumb.photo[aria-pressed=true]").wait_for()
         assert "--source head.safetensors" in _command(page)
+
+
+def test_every_file_of_a_command_is_offered_under_its_name(browser: Any, url: str) -> None:
+    photo = picture_file("wide my photo.jpg", Image.fromarray(tiny_head(SIDE)[0]), "JPEG")
+    with visit(browser, url, "edit") as page:
+        _find(page, photo)
+        after(page, lambda: stroke(page, [(0.1, 0.1), (0.2, 0.15)], "edit"), "edit")
+        files = _files(page, "edit")
+        assert list(files) == ["wide_my_photo.jpg", "mask.png", "wide_my_photo.safetensors"]
+        assert files["wide_my_photo.jpg"] == photo["buffer"]
+        assert files["mask.png"].startswith(b"\x89PNG")
+        page.get_by_role("button", name="Draw with this look").click()
+        page.locator("#panel-draw .thumb.photo[aria-pressed=true]").wait_for()
+        page.wait_for_load_state("networkidle")
+        drawn(page)
+        again = _files(page, "draw")
+        assert list(again) == ["drawing.png", "wide_my_photo.safetensors"]
+        assert again["wide_my_photo.safetensors"] == files["wide_my_photo.safetensors"]
+
+
+def _files(page: Any, panel: str) -> dict[str, bytes]:
+    """What the dialog of the command offers: bytes by the name they are kept under, which the command has too."""
+    page.locator(f"#panel-{panel}").get_by_role("button", name="Copy as a command line").click()
+    dialog = page.locator("dialog[open]")
+    words, found = dialog.locator(".command").text_content().split(), {}
+    for offer in dialog.locator(".needs button").all():
+        with page.expect_download() as download:
+            offer.click()
+        found[download.value.suggested_filename] = Path(download.value.path()).read_bytes()
+    kinds = (".png", ".jpg", ".safetensors")
+    assert set(found) == {word for word in words if word.endswith(kinds) and not word.startswith("out/")}
+    page.keyboard.press("Escape")
+    return found
 
 
 def _painted(page: Any) -> None:

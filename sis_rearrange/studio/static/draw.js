@@ -40,7 +40,7 @@ class Draw {
     });
     this.tools = new Tools(this.brush, () => this.#brushChanged());
     this.well = new Well(app, () => this.render(true));
-    this.result = new Result(app, { before: () => this.sourceImage, names: ["look", "picture"], file: () => this.#drawingFile(), empty: "The picture appears here." });
+    this.result = new Result(app, { before: () => this.sourceImage, names: ["look", "picture"], files: () => this.#files(), empty: "The picture appears here." });
     this.look = new LookPicker(app, "Look", { seed: FIRST.look, psi: app.psi }, () => this.render(true));
     this.links = new Links(this.result.view, this.look.source, app.info.resolution);
     this.result.onprobe = (cell, spoken) => this.links.probe(cell, spoken);
@@ -239,8 +239,9 @@ class Draw {
     this.render(true);
   }
 
-  #drawingFile() {
-    return this.mode.kind === "well" ? null : { name: this.result.reply?.drawing_name ?? "drawing.png", data: this.sheet.plane.png() };
+  #files() {
+    const drawing = () => (this.mode.kind === "well" ? address(this.well.drawing()) : this.sheet.plane.png());
+    return [{ name: "drawing.png", what: "the drawing", get: drawing }, ...this.app.looks.files(this.look.value)];
   }
 
   key(event) {

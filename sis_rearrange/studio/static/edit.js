@@ -4,6 +4,7 @@ import { address, call, download, picture } from "./api.js";
 import { button, choices, h, slider } from "./dom.js";
 import { PhotoSteps } from "./intake.js";
 import { Latest } from "./latest.js";
+import { foundFile } from "./looks.js";
 import { coloursOf, modeOf, swatches } from "./modes.js";
 import { Painter, Sheet } from "./painter.js";
 import { Plane } from "./plane.js";
@@ -75,7 +76,7 @@ class Edit {
     this.tools = new Tools(this.brush, () => this.painter.brushChanged());
     this.result = new Result(this.app, {
       title: "Edited photo", before: () => this.found.original, names: ["original", "edited"], empty: "Paint in the mask, and the photo changes here.",
-      file: () => ({ name: "mask.png", data: this.#png() }), full: () => this.#whole(),
+      files: () => this.#files(), full: () => this.#whole(),
     });
     this.latest = new Latest("edit", { show: (reply, tag) => this.#show(reply, tag), fail: (error) => this.app.fail(error), busy: (on) => this.result.busy(on) });
     this.strip = new Strip(({ kind, data, token }) => token === this.found.token && this.#back(kind, data));
@@ -176,10 +177,18 @@ class Edit {
     return address((await call("edit", this.#request(true))).image);
   }
 
+  #files() {
+    const { name, photo, token } = this.found;
+    return [
+      { name, what: "your photo", get: () => photo }, { name: "mask.png", what: "the mask you painted", get: () => this.#png() },
+      ...this.app.looks.files({ picture: token }),
+    ];
+  }
+
   async #save() {
     try {
-      const { name, data } = await call("file", { token: this.found.token });
-      download(`data:application/octet-stream;base64,${data}`, name);
+      const { name, data } = await foundFile(this.found.token);
+      download(data, name);
     } catch (error) {
       this.app.fail(error);
     }

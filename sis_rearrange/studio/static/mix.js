@@ -32,7 +32,7 @@ class Mix {
     this.a = new LookPicker(app, "A", { seed: FIRST.a, psi: app.psi }, () => this.#looksChanged());
     this.b = new LookPicker(app, "B", { seed: FIRST.b, psi: app.psi }, () => this.#looksChanged());
     this.way = "rearrange";
-    this.result = new Result(app, { before: () => this.a.shown, names: ["A", "mixed"], empty: "The mixed picture appears here." });
+    this.result = new Result(app, { before: () => this.a.shown, names: ["A", "mixed"], files: () => app.looks.files(this.a.value, this.b.value), empty: "The mixed picture appears here." });
     this.mixing = new Latest("mix", this.#handlers());
     this.transfer = new Latest("transfer", this.#handlers());
     this.strip = new Strip((state) => this.#restore(state), { empty: "Pictures you mix appear here." });
