@@ -139,6 +139,27 @@ def test_from_a_photo_to_an_edited_picture_and_a_look(browser: Any, url: str) ->
         assert "--source head.safetensors" in _command(page)
 
 
+def test_how_much_of_a_change_shows_is_told(browser: Any, url: str) -> None:
+    with visit(browser, url, "edit") as page:
+        _find(page, picture_file("head.png", Image.fromarray(tiny_head(SIDE)[0])))
+        told, hint = page.locator("#panel-edit .shown"), page.get_by_text("Most of this change does not show")
+        assert told.is_hidden()
+        shares = [0.64]
+        page.route(
+            "**/studio/api/edit", lambda route: route.fulfill(json={**route.fetch().json(), "agreement": shares[-1]})
+        )
+        after(page, lambda: stroke(page, [(0.1, 0.2), (0.2, 0.2)], "edit"), "edit")
+        told.get_by_text("64 % of the change shows what you painted").wait_for()
+        assert hint.is_hidden()
+        shares.append(0.21)
+        after(page, lambda: stroke(page, [(0.8, 0.1), (0.9, 0.2)], "edit"), "edit")
+        told.get_by_text("21 % of the change shows what you painted").wait_for()
+        assert hint.is_visible()
+        page.keyboard.press("Control+z")
+        page.keyboard.press("Control+z")
+        told.wait_for(state="hidden")
+
+
 def test_every_file_of_a_command_is_offered_under_its_name(browser: Any, url: str) -> None:
     photo = picture_file("wide my photo.jpg", Image.fromarray(tiny_head(SIDE)[0]), "JPEG")
     with visit(browser, url, "edit") as page:

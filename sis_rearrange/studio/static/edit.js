@@ -14,6 +14,7 @@ import { clearErrors } from "./toasts.js";
 import { Tools, sheetActions, toolKey } from "./tools.js";
 
 const FACTOR = 256; // pixels of a mask to paint on, about
+const FAILED = 0.5; // of a change that shows: below it, say what may help
 
 export function edit(panel, app) {
   const workspace = new Edit(app);
@@ -78,6 +79,8 @@ class Edit {
       title: "Edited photo", before: () => this.found.original, names: ["original", "edited"], empty: "Paint in the mask, and the photo changes here.",
       files: () => this.#files(), full: () => this.#whole(),
     });
+    this.shown = h("div", { class: "shown", role: "status" });
+    this.result.element.append(this.shown);
     this.latest = new Latest("edit", { show: (reply, tag) => this.#show(reply, tag), fail: (error) => this.app.fail(error), busy: (on) => this.result.busy(on) });
     this.strip = new Strip(({ kind, data, token }) => token === this.found.token && this.#back(kind, data));
     this.kindSwitch = choices("What you paint in", [
@@ -143,6 +146,7 @@ class Edit {
     const { sheet, found, kind } = this;
     if (sheet.plane.data.every((value, at) => value === sheet.own[at])) {
       this.latest.drop();
+      this.shown.replaceChildren();
       this.result.say("Paint in the mask, and the photo changes here.");
       return this.result.view.show(found.original, { alt: "Your photo, unchanged" });
     }
@@ -162,6 +166,7 @@ class Edit {
 
   #show(reply, tag) {
     this.result.show(reply, { alt: "Your photo, changed where you painted", name: `${this.found.name.replace(/\.\w+$/, "")}-edited` });
+    this.#agrees(reply.agreement);
     clearErrors();
     if (tag) this.strip.add(this.result.picture, tag);
   }
@@ -171,6 +176,13 @@ class Edit {
     this.kind = kind;
     this.#use(kind);
     this.painter.replace((plane) => plane.data.set(data));
+  }
+
+  /** How much of what was painted came to be. */
+  #agrees(share) {
+    this.shown.replaceChildren(
+      h("p", { class: "quiet-note" }, `${Math.round(100 * share)} % of the change shows what you painted.`),
+      ...(share < FAILED ? [h("p", { class: "inline-error" }, "Most of this change does not show; try a larger or simpler change.")] : []));
   }
 
   async #whole() {
