@@ -141,6 +141,7 @@ class Draw {
       this.latest.drop();
       this.links.clear();
       this.#showLook();
+      this.strip.mark(null);
       return this.result.say(`${FIRST_STEP[this.mode.kind]}, and the picture appears here.`);
     }
     const tag = commit ? this.#state() : null;

@@ -150,7 +150,7 @@ class Edit {
       this.result.say("Paint in the mask, and the photo changes here.");
       return this.result.view.show(found.original, { alt: "Your photo, unchanged" });
     }
-    const tag = commit ? { kind, data: sheet.plane.data.slice(), token: found.token } : null;
+    const tag = commit ? { kind, data: sheet.plane.data.slice(), token: found.token, feather: this.feather.value } : null;
     const key = `${found.token} ${kind} ${sheet.version} ${this.feather.value}`;
     return this.latest.ask(() => this.#request(), { urgent: commit, tag, key });
   }

@@ -64,6 +64,7 @@ class Mix {
 
   #partList(parts) {
     const chosen = new Set(parts.slice(-1).map((part) => part.name));
+    const inputs = new Map();
     const list = h("div", { class: "check-list", role: "group", "aria-label": "Parts taken from B" }, ...parts.map((part) => {
       const input = h("input", { type: "checkbox", class: "sr", checked: chosen.has(part.name) });
       input.addEventListener("change", () => {
@@ -71,9 +72,15 @@ class Mix {
         else chosen.delete(part.name);
         this.render(true);
       });
+      inputs.set(part.name, input);
       return h("label", { class: "check" }, input, h("span", {}, h("span", { class: "chip", "--colour": part.colour }), part.name.replaceAll("_", " ")));
     }));
-    return { element: list, chosen };
+    const put = (names) => {
+      chosen.clear();
+      for (const name of names) chosen.add(name);
+      for (const [name, input] of inputs) input.checked = chosen.has(name);
+    };
+    return { element: list, chosen, put };
   }
 
   #morphPanel() {
@@ -87,11 +94,15 @@ class Mix {
   }
 
   use(way) {
+    this.#turn(way);
+    this.render(true);
+  }
+
+  #turn(way) {
     this.way = way;
     this.switch.put(way);
     this.note.textContent = WAYS[way].note;
     this.#showOptions();
-    this.render(true);
   }
 
   #showOptions() {
@@ -127,7 +138,7 @@ class Mix {
 
   render(commit) {
     const [a, b] = [this.a.value, this.b.value];
-    const tag = commit ? { a, b, way: this.way, layer: this.layer.value } : null;
+    const tag = commit ? this.#state() : null;
     const options = { urgent: commit, tag };
     if (this.way === "rearrange") return this.mixing.ask(() => ({ structure: a, look: b }), options);
     if (this.way === "layers") return this.mixing.ask(() => ({ structure: a, look: b, layer: this.layer.value }), options);
@@ -137,6 +148,10 @@ class Mix {
       return this.result.say("Choose at least one part.");
     }
     return this.transfer.ask(() => ({ base: a, donor: b, parts: [...this.parts.chosen] }), options);
+  }
+
+  #state() {
+    return { a: this.a.value, b: this.b.value, way: this.way, layer: this.layer.value, parts: [...this.parts.chosen] };
   }
 
   #show(reply, tag) {
@@ -157,14 +172,12 @@ class Mix {
     }
   }
 
-  #restore({ a, b, way, layer }) {
+  #restore({ a, b, way, layer, parts }) {
     this.a.put(a);
     this.b.put(b);
     this.layer.put(layer);
-    this.way = way;
-    this.switch.put(way);
-    this.note.textContent = WAYS[way].note;
-    this.#showOptions();
+    this.parts.put(parts);
+    this.#turn(way);
     this.#looksChanged();
   }
 

@@ -37,7 +37,7 @@ export class Well {
   }
 
   state() {
-    return { value: this.value, shown: this.shown };
+    return { value: this.value, shown: this.shown || null }; // one that is on its way is asked for again
   }
 
   put({ value, shown }) {
