@@ -236,7 +236,7 @@ class Draw {
     this.look.put(look);
     this.#openMode(this.modes.find((each) => each.name === mode));
     if (this.mode.kind === "well") this.well.put(data);
-    else if (this.sheet.plane.data.some((value, at) => value !== data[at])) this.painter.replace((plane) => plane.data.set(data));
+    else this.painter.restore(data);
     this.render(true);
   }
 

@@ -48,7 +48,6 @@ class Edit {
     this.board.hidden = false;
     this.#facts();
     this.kindRow.hidden = this.#kinds().length < 2;
-    this.kindSwitch.put(this.kind);
     this.#use(this.kind);
   }
 
@@ -82,7 +81,7 @@ class Edit {
     this.shown = h("div", { class: "shown", role: "status" });
     this.result.element.append(this.shown);
     this.latest = new Latest("edit", { show: (reply, tag) => this.#show(reply, tag), fail: (error) => this.app.fail(error), busy: (on) => this.result.busy(on) });
-    this.strip = new Strip(({ kind, data, token }) => token === this.found.token && this.#back(kind, data));
+    this.strip = new Strip((state) => this.#back(state));
     this.kindSwitch = choices("What you paint in", [
       { value: "parts", label: "Parts", title: "What the pack's segmenter sees" }, { value: "proxy", label: "Clusters", title: "What the rearranger moves" },
     ], "parts", (kind) => this.#use(kind));
@@ -129,12 +128,17 @@ class Edit {
   }
 
   #use(kind) {
+    this.#turn(kind);
+    this.render(true);
+  }
+
+  #turn(kind) {
     this.kind = kind;
+    this.kindSwitch.put(kind);
     const { mode } = this.sheet;
     this.tools.palette(swatches(mode.parts), { compact: mode.compact, legend: mode.compact ? "Clusters" : "Parts" });
     this.painter.open(this.sheet);
     this.#opaque(this.opacity.value);
-    this.render(true);
   }
 
   #opaque(share) {
@@ -171,11 +175,12 @@ class Edit {
     if (tag) this.strip.add(this.result.picture, tag);
   }
 
-  #back(kind, data) {
-    if (kind !== this.kind) this.kindSwitch.put(kind);
-    this.kind = kind;
-    this.#use(kind);
-    this.painter.replace((plane) => plane.data.set(data));
+  async #back({ kind, data, token, feather }) {
+    if (token !== this.found.token) await this.open(this.app.looks.photos.find((each) => each.token === token).found);
+    this.feather.put(feather);
+    if (kind !== this.kind) this.#turn(kind);
+    this.painter.restore(data);
+    this.render(true);
   }
 
   /** How much of what was painted came to be. */

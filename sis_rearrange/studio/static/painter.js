@@ -76,6 +76,11 @@ export class Painter {
     this.oncommit();
   }
 
+  /** Put pixels back as one step; none where they are there already. */
+  restore(data) {
+    if (this.sheet.plane.data.some((value, at) => value !== data[at])) this.replace((plane) => plane.data.set(data));
+  }
+
   clear() {
     this.replace((plane) => plane.data.fill(plane.blank));
   }
