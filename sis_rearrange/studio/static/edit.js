@@ -151,6 +151,7 @@ class Edit {
     if (sheet.plane.data.every((value, at) => value === sheet.own[at])) {
       this.latest.drop();
       this.shown.replaceChildren();
+      this.strip.mark(null);
       this.result.say("Paint in the mask, and the photo changes here.");
       return this.result.view.show(found.original, { alt: "Your photo, unchanged" });
     }
