@@ -5,7 +5,7 @@ import { button, choices, h, slider } from "./dom.js";
 import { Job } from "./jobs.js";
 import { Latest } from "./latest.js";
 import { LookPicker } from "./look.js";
-import { nameOf } from "./looks.js";
+import { nameOf, same } from "./looks.js";
 import { Result } from "./result.js";
 import { Strip } from "./strip.js";
 import { clearErrors } from "./toasts.js";
@@ -86,11 +86,11 @@ class Mix {
   #morphPanel() {
     this.frames = slider("Frames", { min: 4, max: this.app.info.limits.frames ?? 60, value: 24 });
     this.through = "masks";
-    const through = choices("What is interpolated", [
+    this.throughSwitch = choices("What is interpolated", [
       { value: "masks", label: "Outlines", title: "The borders of the clusters move" }, { value: "latents", label: "Samples", title: "Each step is the layout of a sample in between" },
     ], this.through, (value) => (this.through = value));
     this.job = new Job("Making the film");
-    return h("div", { class: "morph" }, through.element, this.frames.element, button("Make the film", () => this.#morph(), { icon: "play", kind: "primary" }), this.job.element);
+    return h("div", { class: "morph" }, this.throughSwitch.element, this.frames.element, button("Make the film", () => this.#morph(), { icon: "play", kind: "primary" }), this.job.element);
   }
 
   use(way) {
@@ -142,16 +142,17 @@ class Mix {
     const options = { urgent: commit, tag };
     if (this.way === "rearrange") return this.mixing.ask(() => ({ structure: a, look: b }), options);
     if (this.way === "layers") return this.mixing.ask(() => ({ structure: a, look: b, layer: this.layer.value }), options);
-    if (this.way === "morph") return this.result.say("Press Make the film; it takes a few seconds.");
+    if (this.way === "morph") return this.#showFilm();
     if (!this.parts.chosen.size) {
       this.transfer.drop();
+      this.strip.mark(null);
       return this.result.say("Choose at least one part.");
     }
     return this.transfer.ask(() => ({ base: a, donor: b, parts: [...this.parts.chosen] }), options);
   }
 
   #state() {
-    return { a: this.a.value, b: this.b.value, way: this.way, layer: this.layer.value, parts: [...this.parts.chosen] };
+    return { a: this.a.value, b: this.b.value, way: this.way, layer: this.layer.value, parts: [...this.parts.chosen], through: this.through, frames: this.frames.value };
   }
 
   #show(reply, tag) {
@@ -163,20 +164,46 @@ class Mix {
 
   async #morph() {
     if (this.job.running) return;
-    const [first, second] = [this.a.value, this.b.value];
+    const state = this.#state();
+    const { a: first, b: second, through, frames } = state;
     try {
-      const reply = await this.job.run("morph", { first, second, through: this.through, frames: this.frames.value });
-      if (reply && this.way === "morph") this.result.show(reply, { alt: "A film from the layout of A to that of B", name: `${this.app.info.pack}-morph` });
+      const reply = await this.job.run("morph", { first, second, through, frames });
+      if (!reply) return;
+      this.film = { ...state, reply };
+      this.strip.add(address(reply.gif, "gif"), this.film, { current: false });
+      if (this.way === "morph" && this.#hasFilm) this.#showFilm();
+      else this.app.toast("The film is made: see the history.");
     } catch (error) {
       this.app.fail(error);
     }
   }
 
-  #restore({ a, b, way, layer, parts }) {
+  /** Whether the last film is one of the present A and B. */
+  get #hasFilm() {
+    return Boolean(this.film) && same(this.film.a, this.a.value) && same(this.film.b, this.b.value);
+  }
+
+  #showFilm() {
+    this.mixing.drop();
+    this.transfer.drop();
+    if (!this.#hasFilm) {
+      this.strip.mark(null);
+      return this.result.say("Press Make the film; it takes a few seconds.");
+    }
+    this.result.show(this.film.reply, { alt: "A film from the layout of A to that of B", name: `${this.app.info.pack}-morph` });
+    return this.strip.add(this.result.picture, this.film);
+  }
+
+  #restore(state) {
+    const { a, b, way, layer, parts, through, frames } = state;
+    if (state.reply) this.film = state;
     this.a.put(a);
     this.b.put(b);
     this.layer.put(layer);
     this.parts.put(parts);
+    this.frames.put(frames);
+    this.through = through;
+    this.throughSwitch.put(through);
     this.#turn(way);
     this.#looksChanged();
   }
