@@ -210,11 +210,17 @@ class Draw {
     try {
       const { image, address: shown } = await checkFile(file, this.app.info.limits);
       if (this.mode.kind === "well") this.well.take(await base64(file), shown);
+      else if (this.sheet.plane.isStrange(image)) return this.#refuse(file);
       else this.painter.replace((plane) => plane.load(image));
       announce("File opened");
     } catch (error) {
       this.app.fail(error);
     }
+  }
+
+  #refuse(file) {
+    const edit = async () => (await this.app.open("edit")).take(file);
+    this.app.toast(`${file.name} looks like a photo: few of its colours are those of the parts.`, "error", { label: "Edit it as a photo", act: edit });
   }
 
   #takeLayout(each) {

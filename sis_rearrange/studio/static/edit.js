@@ -36,6 +36,12 @@ class Edit {
     this.#listEarlier();
   }
 
+  /** Take a file, as if it had been dropped where one is chosen. */
+  take(file) {
+    if (this.board) this.#leave();
+    return this.steps.take(file);
+  }
+
   /** Edit a photo that was found: see PhotoSteps. */
   async open(found) {
     this.found = found;
