@@ -142,6 +142,8 @@ class Draw {
       this.links.clear();
       this.#showLook();
       this.strip.mark(null);
+      this.variations.clear();
+      this.variations.able(false);
       return this.result.say(`${FIRST_STEP[this.mode.kind]}, and the picture appears here.`);
     }
     const tag = commit ? this.#state() : null;
@@ -155,6 +157,7 @@ class Draw {
     this.sourceImage = address(reply.source_image);
     this.look.source.show(this.sourceImage, { alt: `The look: ${nameOf(this.look.value, this.app.looks.photos)}` });
     this.result.compare.refresh();
+    this.variations.able(true);
     this.#link(reply);
     for (const line of reply.warnings ?? []) this.app.toast(line);
     clearErrors();

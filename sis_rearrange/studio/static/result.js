@@ -28,6 +28,7 @@ export class Result {
     this.name = name;
     this.picture = reply.gif ? address(reply.gif, "gif") : address(reply.image);
     this.view.show(this.picture, { alt });
+    this.compare.able(true);
     this.compare.refresh();
     this.save.disabled = false;
     this.copy.disabled = !reply.command;
@@ -40,7 +41,7 @@ export class Result {
     this.view.say(text);
     this.save.disabled = this.copy.disabled = true;
     this.status.textContent = "";
-    this.compare.toggle(false);
+    this.compare.able(false);
   }
 
   busy(on) {
