@@ -116,7 +116,7 @@ class Edit {
 
   #facts() {
     const { name, image, reply } = this.found;
-    const notes = [...(reply.warnings ?? []), ...(reply.outside ? ["This picture is far from what the generator knows: see the map of errors."] : [])];
+    const notes = reply.warnings.map((line) => line[0].toUpperCase() + line.slice(1));
     const figure = (source, caption) => h("figure", { class: "fact" }, h("span", { class: "thumb" }, h("img", { src: source, alt: "", class: "picture-in" })), h("figcaption", { class: "quiet-note" }, caption));
     this.facts.replaceChildren(
       h("h2", { class: "panel-title" }, name),
