@@ -16,7 +16,8 @@ import { fail, toast } from "./toasts.js";
 const SMOOTH = "sis-studio-pixels";
 
 async function start() {
-  const help = helpButton();
+  let tabs = null;
+  const help = helpButton(() => tabs?.now ?? "draw");
   const end = document.getElementById("bar-end");
   end.append(pixelsButton(), themeButton(), help.button);
   let info;
@@ -33,7 +34,7 @@ async function start() {
   const app = { info, psi: 0.9, looks: new Looks(), fail, toast };
   app.photo = new Intake(app);
   app.intake = (then) => app.photo.open(then);
-  const tabs = new Tabs({ draw: (panel) => draw(panel, app), edit: (panel) => edit(panel, app), mix: (panel) => mix(panel, app), label: (panel) => label(panel, app) });
+  tabs = new Tabs({ draw: (panel) => draw(panel, app), edit: (panel) => edit(panel, app), mix: (panel) => mix(panel, app), label: (panel) => label(panel, app) });
   app.open = (name) => tabs.open(name);
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || document.querySelector("dialog[open]") || typing(event.target)) return;
