@@ -85,7 +85,6 @@ class Edit {
       files: () => this.#files(), full: () => this.#whole(),
     });
     this.shown = h("div", { class: "shown", role: "status" });
-    this.result.element.append(this.shown);
     this.latest = new Latest("edit", { show: (reply, tag) => this.#show(reply, tag), fail: (error) => this.app.fail(error), busy: (on) => this.result.busy(on) });
     this.strip = new Strip((state) => this.#back(state));
     this.kindSwitch = choices("What you paint in", [
@@ -98,7 +97,7 @@ class Edit {
     const side = h("aside", { class: "side-panel", "aria-label": "Tools" }, this.kindRow, this.tools.element, this.opacity.element, this.feather.element);
     const drawing = h("section", { class: "card", "aria-label": "Mask" },
       h("div", { class: "card-head" }, h("h2", { class: "panel-title" }, "Mask"), this.#actions()), this.painter.element);
-    this.board = h("div", { class: "workspace" }, side, h("div", { class: "pair" }, h("div", { class: "board" }, drawing), this.result.element),
+    this.board = h("div", { class: "workspace" }, side, h("div", { class: "pair" }, h("div", { class: "board" }, drawing), this.result.element, this.shown),
       h("aside", { class: "look-panel", "aria-label": "Your photo" }, this.facts), h("div", { class: "below" }, this.strip.element));
     this.element.append(this.board);
   }
@@ -177,9 +176,10 @@ class Edit {
 
   #show(reply, tag) {
     this.result.show(reply, { alt: "Your photo, changed where you painted", name: `${this.found.name.replace(/\.\w+$/, "")}-edited` });
-    this.#agrees(reply.agreement);
     clearErrors();
-    if (tag) this.strip.add(this.result.picture, tag);
+    if (!tag) return; // the pen is down: nothing may move on the page
+    this.#agrees(reply.agreement);
+    this.strip.add(this.result.picture, tag);
   }
 
   async #back({ kind, data, token, feather }) {
