@@ -139,7 +139,7 @@ def test_from_a_photo_to_an_edited_picture_and_a_look(browser: Any, url: str) ->
         assert "--source head.safetensors" in _command(page)
 
 
-def test_how_much_of_a_change_shows_is_told(browser: Any, url: str) -> None:
+def test_how_much_of_a_change_shows_and_the_history_agrees(browser: Any, url: str) -> None:
     with visit(browser, url, "edit") as page:
         _find(page, picture_file("head.png", Image.fromarray(tiny_head(SIDE)[0])))
         told, hint = page.locator("#panel-edit .shown"), page.get_by_text("Most of this change does not show")
@@ -155,9 +155,18 @@ def test_how_much_of_a_change_shows_is_told(browser: Any, url: str) -> None:
         after(page, lambda: stroke(page, [(0.8, 0.1), (0.9, 0.2)], "edit"), "edit")
         told.get_by_text("21 % of the change shows what you painted").wait_for()
         assert hint.is_visible()
-        page.keyboard.press("Control+z")
+        current = page.locator("#panel-edit .strip-list [aria-current]")
+        current.click()
+        page.locator("#panel-edit .sheet").focus()
+        page.keyboard.press("Control+z")  # the second stroke: to be where one is takes no step
+        told.get_by_text("21 %").wait_for()
         page.keyboard.press("Control+z")
         told.wait_for(state="hidden")
+        assert current.count() == 0  # the photo is shown as it was
+        page.locator("#panel-edit .strip-list button").last.click()
+        told.wait_for()
+        assert current.count() == 1 and page.locator("#panel-edit .strip-list li").count() == 2
+        page.unroute_all(behavior="wait")
 
 
 def test_every_file_of_a_command_is_offered_under_its_name(browser: Any, url: str) -> None:
@@ -171,11 +180,24 @@ def test_every_file_of_a_command_is_offered_under_its_name(browser: Any, url: st
         assert files["mask.png"].startswith(b"\x89PNG")
         page.get_by_role("button", name="Draw with this look").click()
         page.locator("#panel-draw .thumb.photo[aria-pressed=true]").wait_for()
-        page.wait_for_load_state("networkidle")
         drawn(page)
         again = _files(page, "draw")
         assert list(again) == ["drawing.png", "wide_my_photo.safetensors"]
         assert again["wide_my_photo.safetensors"] == files["wide_my_photo.safetensors"]
+
+
+def test_the_layout_of_a_photo_in_the_look_of_a_sample(browser: Any, url: str) -> None:
+    with visit(browser, url) as page:
+        drawn(page)
+        after(page, lambda: page.locator("#panel-draw .segment", has_text="Exemplar").click())
+        shorten(page, "invert", steps=2, tune=False)
+        photo = picture_file("layout.png", Image.fromarray(tiny_head(SIDE)[0]))
+        page.locator("#panel-draw .well input[type=file]").set_input_files(photo)
+        page.locator("dialog[open]").get_by_role("button", name="Find it in the generator").click()
+        page.locator("#panel-draw .strip-list li").nth(2).wait_for(timeout=JOB)
+        drawn(page)
+        assert list(_files(page, "draw")) == ["layout.safetensors"]
+        assert page.locator("#toasts .error").count() == 0
 
 
 def _files(page: Any, panel: str) -> dict[str, bytes]:
