@@ -1,6 +1,6 @@
 /* The Draw workspace: a drawing, a look, and the picture they make. */
 
-import { address, base64, call, picture } from "./api.js";
+import { address, call, picture } from "./api.js";
 import { announce, button, choices, h } from "./dom.js";
 import { checkFile, dropZone, fileButton } from "./files.js";
 import { Latest } from "./latest.js";
@@ -210,14 +210,14 @@ class Draw {
   }
 
   async #open(file) {
+    if (this.mode.kind === "well") return this.well.file(file);
     try {
-      const { image, address: shown } = await checkFile(file, this.app.info.limits);
-      if (this.mode.kind === "well") this.well.take(await base64(file), shown);
-      else if (this.sheet.plane.isStrange(image)) return this.#refuse(file);
-      else this.painter.replace((plane) => plane.load(image));
-      announce("File opened");
+      const { image } = await checkFile(file, this.app.info.limits);
+      if (this.sheet.plane.isStrange(image)) return this.#refuse(file);
+      this.painter.replace((plane) => plane.load(image));
+      return announce("File opened");
     } catch (error) {
-      this.app.fail(error);
+      return this.app.fail(error);
     }
   }
 
@@ -250,8 +250,9 @@ class Draw {
   }
 
   #files() {
-    const drawing = () => (this.mode.kind === "well" ? address(this.well.drawing()) : this.sheet.plane.png());
-    return [{ name: "drawing.png", what: "the drawing", get: drawing }, ...this.app.looks.files(this.look.value)];
+    const well = this.mode.kind === "well" ? this.well.drawing() : null;
+    const drawing = () => (well ? address(well) : this.sheet.plane.png());
+    return [{ name: "drawing.png", what: "the drawing", get: drawing }, ...this.app.looks.files(this.look.value, well)];
   }
 
   key(event) {

@@ -18,7 +18,7 @@ export class Looks extends EventTarget {
 
   /** What commands read of the photos among some looks, for `Result`. */
   files(...looks) {
-    const photos = looks.map((look) => this.photos.find((each) => each.token === look.picture)).filter(Boolean);
+    const photos = looks.map((look) => this.photos.find((each) => each.token === look?.picture)).filter(Boolean);
     return photos.map(({ token, found }) => ({ name: found.reply.file, what: "the photo as it was found", get: async () => (await foundFile(token)).data }));
   }
 
