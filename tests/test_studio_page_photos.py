@@ -293,4 +293,4 @@ def test_a_film_from_one_layout_to_another(browser: Any, url: str) -> None:
             page.locator("#panel-mix").get_by_role("button", name="Download the picture").click()
         assert download.value.suggested_filename.endswith("-morph.gif")
         with Image.open(download.value.path()) as film:
-            assert film.n_frames >= 4
+            film.seek(3)  # as many frames as were asked for, at least
