@@ -19,7 +19,7 @@ from sis_rearrange.images import flatten
 from sis_rearrange.inversion import Crop
 from sis_rearrange.pack import Pack, load_pack
 from sis_rearrange.studio import protocol, replies
-from sis_rearrange.studio.commands import Names, invert_command, morph_command
+from sis_rearrange.studio.commands import MASK, Names, invert_command, morph_command
 from sis_rearrange.studio.jobs import Jobs
 from sis_rearrange.studio.models import inversion_file, own_folder, psi_of
 from sis_rearrange.studio.operations import PAINTED, Operations
@@ -131,6 +131,8 @@ class Studio:
         name = safe_name(request.name)
         if Path(name).suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
             name = f"{name}.png"
+        if name == MASK:  # a command names both
+            name = f"photo-{name}"
         entry = self.store.add("upload", name=name, **size)
         (entry.folder / "upload").write_bytes(request.picture)
         notes = []

@@ -3,7 +3,14 @@
 export const CLIENT = crypto.randomUUID?.() ?? Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 
 /** The pack this page works with; null: the server's first. */
-export const PACK = new URLSearchParams(location.search).get("pack");
+let pack = new URLSearchParams(location.search).get("pack");
+
+/** Work with the server's first pack; gives the name of the one that was wanted, null where none was. */
+export function forgetPack() {
+  const wanted = pack;
+  pack = null;
+  return wanted;
+}
 
 /** What went wrong, in one line that can be shown as it is. */
 export class StudioError extends Error {}
@@ -11,7 +18,7 @@ export class StudioError extends Error {}
 /** Run an operation: request (JSON) -> reply (JSON). `number` rises with every render of a lane: there the latest wins. */
 export async function call(operation, request = {}, { number, lane = "", signal } = {}) {
   const headers = { "Content-Type": "application/json" };
-  const body = JSON.stringify({ ...request, client: CLIENT + lane, number, pack: PACK ?? undefined });
+  const body = JSON.stringify({ ...request, client: CLIENT + lane, number, pack: pack ?? undefined });
   let answer;
   try {
     answer = await fetch(new URL(`studio/api/${operation}`, document.baseURI), { method: "POST", headers, body, signal });

@@ -13,7 +13,7 @@ export class Compare {
       h("span", { class: "compare-name left" }, names[0]), h("span", { class: "compare-name right" }, names[1]), this.input);
     view.element.append(this.layer);
     this.input.addEventListener("input", () => this.#place());
-    this.button = iconButton("compare", label, () => this.toggle(), { keys: "C", pressed: false });
+    this.button = iconButton("compare", label, () => this.toggle(), { keys: "C", pressed: false, disabled: true });
     this.#place();
   }
 
@@ -21,7 +21,14 @@ export class Compare {
     return !this.layer.hidden;
   }
 
+  /** Whether there is a picture to compare. */
+  able(on) {
+    this.button.disabled = !on;
+    if (!on) this.toggle(false);
+  }
+
   toggle(on = !this.on) {
+    if (on && this.button.disabled) return;
     this.layer.hidden = !on;
     this.button.setAttribute("aria-pressed", String(on));
     this.refresh();

@@ -1,6 +1,6 @@
 /* The Draw workspace: a drawing, a look, and the picture they make. */
 
-import { address, base64, call, picture } from "./api.js";
+import { address, call, picture } from "./api.js";
 import { announce, button, choices, h } from "./dom.js";
 import { checkFile, dropZone, fileButton } from "./files.js";
 import { Latest } from "./latest.js";
@@ -40,7 +40,7 @@ class Draw {
     });
     this.tools = new Tools(this.brush, () => this.#brushChanged());
     this.well = new Well(app, () => this.render(true));
-    this.result = new Result(app, { before: () => this.sourceImage, names: ["look", "picture"], file: () => this.#drawingFile(), empty: "The picture appears here." });
+    this.result = new Result(app, { before: () => this.sourceImage, names: ["look", "picture"], files: () => this.#files(), empty: "The picture appears here." });
     this.look = new LookPicker(app, "Look", { seed: FIRST.look, psi: app.psi }, () => this.render(true));
     this.links = new Links(this.result.view, this.look.source, app.info.resolution);
     this.result.onprobe = (cell, spoken) => this.links.probe(cell, spoken);
@@ -141,6 +141,9 @@ class Draw {
       this.latest.drop();
       this.links.clear();
       this.#showLook();
+      this.strip.mark(null);
+      this.variations.clear();
+      this.variations.able(false);
       return this.result.say(`${FIRST_STEP[this.mode.kind]}, and the picture appears here.`);
     }
     const tag = commit ? this.#state() : null;
@@ -154,6 +157,7 @@ class Draw {
     this.sourceImage = address(reply.source_image);
     this.look.source.show(this.sourceImage, { alt: `The look: ${nameOf(this.look.value, this.app.looks.photos)}` });
     this.result.compare.refresh();
+    this.variations.able(true);
     this.#link(reply);
     for (const line of reply.warnings ?? []) this.app.toast(line);
     clearErrors();
@@ -206,14 +210,20 @@ class Draw {
   }
 
   async #open(file) {
+    if (this.mode.kind === "well") return this.well.file(file);
     try {
-      const { image, address: shown } = await checkFile(file, this.app.info.limits);
-      if (this.mode.kind === "well") this.well.take(await base64(file), shown);
-      else this.painter.replace((plane) => plane.load(image));
-      announce("File opened");
+      const { image } = await checkFile(file, this.app.info.limits);
+      if (this.sheet.plane.isStrange(image)) return this.#refuse(file);
+      this.painter.replace((plane) => plane.load(image));
+      return announce("File opened");
     } catch (error) {
-      this.app.fail(error);
+      return this.app.fail(error);
     }
+  }
+
+  #refuse(file) {
+    const edit = async () => (await this.app.open("edit")).take(file);
+    this.app.toast(`${file.name} looks like a photo: few of its colours are those of the parts.`, "error", { label: "Edit it as a photo", act: edit });
   }
 
   #takeLayout(each) {
@@ -235,12 +245,14 @@ class Draw {
     this.look.put(look);
     this.#openMode(this.modes.find((each) => each.name === mode));
     if (this.mode.kind === "well") this.well.put(data);
-    else if (this.sheet.plane.data.some((value, at) => value !== data[at])) this.painter.replace((plane) => plane.data.set(data));
+    else this.painter.restore(data);
     this.render(true);
   }
 
-  #drawingFile() {
-    return this.mode.kind === "well" ? null : { name: this.result.reply?.drawing_name ?? "drawing.png", data: this.sheet.plane.png() };
+  #files() {
+    const well = this.mode.kind === "well" ? this.well.drawing() : null;
+    const drawing = () => (well ? address(well) : this.sheet.plane.png());
+    return [{ name: "drawing.png", what: "the drawing", get: drawing }, ...this.app.looks.files(this.look.value, well)];
   }
 
   key(event) {

@@ -4,6 +4,7 @@ import { address, call, download, picture } from "./api.js";
 import { button, choices, h, slider } from "./dom.js";
 import { PhotoSteps } from "./intake.js";
 import { Latest } from "./latest.js";
+import { foundFile } from "./looks.js";
 import { coloursOf, modeOf, swatches } from "./modes.js";
 import { Painter, Sheet } from "./painter.js";
 import { Plane } from "./plane.js";
@@ -13,6 +14,7 @@ import { clearErrors } from "./toasts.js";
 import { Tools, sheetActions, toolKey } from "./tools.js";
 
 const FACTOR = 256; // pixels of a mask to paint on, about
+const FAILED = 0.5; // of a change that shows: below it, say what may help
 
 export function edit(panel, app) {
   const workspace = new Edit(app);
@@ -34,6 +36,12 @@ class Edit {
     this.#listEarlier();
   }
 
+  /** Take a file, as if it had been dropped where one is chosen. */
+  take(file) {
+    if (this.board) this.#leave();
+    return this.steps.take(file);
+  }
+
   /** Edit a photo that was found: see PhotoSteps. */
   async open(found) {
     this.found = found;
@@ -46,7 +54,6 @@ class Edit {
     this.board.hidden = false;
     this.#facts();
     this.kindRow.hidden = this.#kinds().length < 2;
-    this.kindSwitch.put(this.kind);
     this.#use(this.kind);
   }
 
@@ -75,10 +82,11 @@ class Edit {
     this.tools = new Tools(this.brush, () => this.painter.brushChanged());
     this.result = new Result(this.app, {
       title: "Edited photo", before: () => this.found.original, names: ["original", "edited"], empty: "Paint in the mask, and the photo changes here.",
-      file: () => ({ name: "mask.png", data: this.#png() }), full: () => this.#whole(),
+      files: () => this.#files(), full: () => this.#whole(),
     });
+    this.shown = h("div", { class: "shown", role: "status" });
     this.latest = new Latest("edit", { show: (reply, tag) => this.#show(reply, tag), fail: (error) => this.app.fail(error), busy: (on) => this.result.busy(on) });
-    this.strip = new Strip(({ kind, data, token }) => token === this.found.token && this.#back(kind, data));
+    this.strip = new Strip((state) => this.#back(state));
     this.kindSwitch = choices("What you paint in", [
       { value: "parts", label: "Parts", title: "What the pack's segmenter sees" }, { value: "proxy", label: "Clusters", title: "What the rearranger moves" },
     ], "parts", (kind) => this.#use(kind));
@@ -89,7 +97,7 @@ class Edit {
     const side = h("aside", { class: "side-panel", "aria-label": "Tools" }, this.kindRow, this.tools.element, this.opacity.element, this.feather.element);
     const drawing = h("section", { class: "card", "aria-label": "Mask" },
       h("div", { class: "card-head" }, h("h2", { class: "panel-title" }, "Mask"), this.#actions()), this.painter.element);
-    this.board = h("div", { class: "workspace" }, side, h("div", { class: "pair" }, h("div", { class: "board" }, drawing), this.result.element),
+    this.board = h("div", { class: "workspace" }, side, h("div", { class: "pair" }, h("div", { class: "board" }, drawing), this.result.element, this.shown),
       h("aside", { class: "look-panel", "aria-label": "Your photo" }, this.facts), h("div", { class: "below" }, this.strip.element));
     this.element.append(this.board);
   }
@@ -107,7 +115,7 @@ class Edit {
 
   #facts() {
     const { name, image, reply } = this.found;
-    const notes = [...(reply.warnings ?? []), ...(reply.outside ? ["This picture is far from what the generator knows: see the map of errors."] : [])];
+    const notes = reply.warnings.map((line) => line[0].toUpperCase() + line.slice(1));
     const figure = (source, caption) => h("figure", { class: "fact" }, h("span", { class: "thumb" }, h("img", { src: source, alt: "", class: "picture-in" })), h("figcaption", { class: "quiet-note" }, caption));
     this.facts.replaceChildren(
       h("h2", { class: "panel-title" }, name),
@@ -125,12 +133,17 @@ class Edit {
   }
 
   #use(kind) {
+    this.#turn(kind);
+    this.render(true);
+  }
+
+  #turn(kind) {
     this.kind = kind;
+    this.kindSwitch.put(kind);
     const { mode } = this.sheet;
     this.tools.palette(swatches(mode.parts), { compact: mode.compact, legend: mode.compact ? "Clusters" : "Parts" });
     this.painter.open(this.sheet);
     this.#opaque(this.opacity.value);
-    this.render(true);
   }
 
   #opaque(share) {
@@ -142,10 +155,12 @@ class Edit {
     const { sheet, found, kind } = this;
     if (sheet.plane.data.every((value, at) => value === sheet.own[at])) {
       this.latest.drop();
+      this.shown.replaceChildren();
+      this.strip.mark(null);
       this.result.say("Paint in the mask, and the photo changes here.");
       return this.result.view.show(found.original, { alt: "Your photo, unchanged" });
     }
-    const tag = commit ? { kind, data: sheet.plane.data.slice(), token: found.token } : null;
+    const tag = commit ? { kind, data: sheet.plane.data.slice(), token: found.token, feather: this.feather.value } : null;
     const key = `${found.token} ${kind} ${sheet.version} ${this.feather.value}`;
     return this.latest.ask(() => this.#request(), { urgent: commit, tag, key });
   }
@@ -162,24 +177,42 @@ class Edit {
   #show(reply, tag) {
     this.result.show(reply, { alt: "Your photo, changed where you painted", name: `${this.found.name.replace(/\.\w+$/, "")}-edited` });
     clearErrors();
-    if (tag) this.strip.add(this.result.picture, tag);
+    if (!tag) return; // the pen is down: nothing may move on the page
+    this.#agrees(reply.agreement);
+    this.strip.add(this.result.picture, tag);
   }
 
-  #back(kind, data) {
-    if (kind !== this.kind) this.kindSwitch.put(kind);
-    this.kind = kind;
-    this.#use(kind);
-    this.painter.replace((plane) => plane.data.set(data));
+  async #back({ kind, data, token, feather }) {
+    if (token !== this.found.token) await this.open(this.app.looks.photos.find((each) => each.token === token).found);
+    this.feather.put(feather);
+    if (kind !== this.kind) this.#turn(kind);
+    this.painter.restore(data);
+    this.render(true);
+  }
+
+  /** How much of what was painted came to be. */
+  #agrees(share) {
+    this.shown.replaceChildren(
+      h("p", { class: "quiet-note" }, `${Math.round(100 * share)} % of the change shows what you painted.`),
+      ...(share < FAILED ? [h("p", { class: "inline-error" }, "Most of this change does not show; try a larger or simpler change.")] : []));
   }
 
   async #whole() {
     return address((await call("edit", this.#request(true))).image);
   }
 
+  #files() {
+    const { name, photo, token } = this.found;
+    return [
+      { name, what: "your photo", get: () => photo }, { name: "mask.png", what: "the mask you painted", get: () => this.#png() },
+      ...this.app.looks.files({ picture: token }),
+    ];
+  }
+
   async #save() {
     try {
-      const { name, data } = await call("file", { token: this.found.token });
-      download(`data:application/octet-stream;base64,${data}`, name);
+      const { name, data } = await foundFile(this.found.token);
+      download(data, name);
     } catch (error) {
       this.app.fail(error);
     }

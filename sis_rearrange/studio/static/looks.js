@@ -16,6 +16,12 @@ export class Looks extends EventTarget {
     this.dispatchEvent(new Event("photos"));
   }
 
+  /** What commands read of the photos among some looks, for `Result`. */
+  files(...looks) {
+    const photos = looks.map((look) => this.photos.find((each) => each.token === look?.picture)).filter(Boolean);
+    return photos.map(({ token, found }) => ({ name: found.reply.file, what: "the photo as it was found", get: async () => (await foundFile(token)).data }));
+  }
+
   /** Thumbnails of PAGE samples from a seed on: [{seed, image}], asked for once. */
   page(first, psi) {
     const key = `${first}/${psi}`;
@@ -27,6 +33,12 @@ export class Looks extends EventTarget {
     }
     return this.pages.get(key);
   }
+}
+
+/** The file of a photo that was found: {name, data}. */
+export async function foundFile(token) {
+  const { name, data } = await call("file", { token });
+  return { name, data: `data:application/octet-stream;base64,${data}` };
 }
 
 /** Two looks that are the same picture. */

@@ -1,6 +1,6 @@
 /* Start: ask the server what it has, build the page, pass keys on to the open workspace. */
 
-import { call } from "./api.js";
+import { call, forgetPack } from "./api.js";
 import { h, iconButton } from "./dom.js";
 import { draw } from "./draw.js";
 import { edit } from "./edit.js";
@@ -16,12 +16,13 @@ import { fail, toast } from "./toasts.js";
 const SMOOTH = "sis-studio-pixels";
 
 async function start() {
-  const help = helpButton();
+  let tabs = null;
+  const help = helpButton(() => tabs?.now ?? "draw");
   const end = document.getElementById("bar-end");
   end.append(pixelsButton(), themeButton(), help.button);
   let info;
   try {
-    info = await call("describe");
+    info = await describe();
   } catch (error) {
     fail(error);
     document.getElementById("panel-draw").append(h("p", { class: "notice" }, `${error.message} Reload the page to try again.`));
@@ -33,7 +34,7 @@ async function start() {
   const app = { info, psi: 0.9, looks: new Looks(), fail, toast };
   app.photo = new Intake(app);
   app.intake = (then) => app.photo.open(then);
-  const tabs = new Tabs({ draw: (panel) => draw(panel, app), edit: (panel) => edit(panel, app), mix: (panel) => mix(panel, app), label: (panel) => label(panel, app) });
+  tabs = new Tabs({ draw: (panel) => draw(panel, app), edit: (panel) => edit(panel, app), mix: (panel) => mix(panel, app), label: (panel) => label(panel, app) });
   app.open = (name) => tabs.open(name);
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || document.querySelector("dialog[open]") || typing(event.target)) return;
@@ -44,6 +45,20 @@ async function start() {
   // a file dropped beside the places for it would replace the page
   for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
   tabs.start();
+}
+
+/** What the server has; a link to a pack that it has no more leads to its first. */
+async function describe() {
+  try {
+    return await call("describe");
+  } catch (error) {
+    const wanted = forgetPack();
+    if (!wanted) throw error;
+    const info = await call("describe");
+    history.replaceState(null, "", location.pathname + location.hash);
+    toast(`This server has no pack ${wanted}: this is ${info.pack}.`);
+    return info;
+  }
 }
 
 /** What is drawn with; a choice where the server has several packs. */

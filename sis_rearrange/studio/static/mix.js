@@ -5,7 +5,7 @@ import { button, choices, h, slider } from "./dom.js";
 import { Job } from "./jobs.js";
 import { Latest } from "./latest.js";
 import { LookPicker } from "./look.js";
-import { nameOf } from "./looks.js";
+import { nameOf, same } from "./looks.js";
 import { Result } from "./result.js";
 import { Strip } from "./strip.js";
 import { clearErrors } from "./toasts.js";
@@ -32,7 +32,7 @@ class Mix {
     this.a = new LookPicker(app, "A", { seed: FIRST.a, psi: app.psi }, () => this.#looksChanged());
     this.b = new LookPicker(app, "B", { seed: FIRST.b, psi: app.psi }, () => this.#looksChanged());
     this.way = "rearrange";
-    this.result = new Result(app, { before: () => this.a.shown, names: ["A", "mixed"], empty: "The mixed picture appears here." });
+    this.result = new Result(app, { before: () => this.a.shown, names: ["A", "mixed"], files: () => app.looks.files(this.a.value, this.b.value), empty: "The mixed picture appears here." });
     this.mixing = new Latest("mix", this.#handlers());
     this.transfer = new Latest("transfer", this.#handlers());
     this.strip = new Strip((state) => this.#restore(state), { empty: "Pictures you mix appear here." });
@@ -64,6 +64,7 @@ class Mix {
 
   #partList(parts) {
     const chosen = new Set(parts.slice(-1).map((part) => part.name));
+    const inputs = new Map();
     const list = h("div", { class: "check-list", role: "group", "aria-label": "Parts taken from B" }, ...parts.map((part) => {
       const input = h("input", { type: "checkbox", class: "sr", checked: chosen.has(part.name) });
       input.addEventListener("change", () => {
@@ -71,27 +72,37 @@ class Mix {
         else chosen.delete(part.name);
         this.render(true);
       });
+      inputs.set(part.name, input);
       return h("label", { class: "check" }, input, h("span", {}, h("span", { class: "chip", "--colour": part.colour }), part.name.replaceAll("_", " ")));
     }));
-    return { element: list, chosen };
+    const put = (names) => {
+      chosen.clear();
+      for (const name of names) chosen.add(name);
+      for (const [name, input] of inputs) input.checked = chosen.has(name);
+    };
+    return { element: list, chosen, put };
   }
 
   #morphPanel() {
     this.frames = slider("Frames", { min: 4, max: this.app.info.limits.frames ?? 60, value: 24 });
     this.through = "masks";
-    const through = choices("What is interpolated", [
+    this.throughSwitch = choices("What is interpolated", [
       { value: "masks", label: "Outlines", title: "The borders of the clusters move" }, { value: "latents", label: "Samples", title: "Each step is the layout of a sample in between" },
     ], this.through, (value) => (this.through = value));
     this.job = new Job("Making the film");
-    return h("div", { class: "morph" }, through.element, this.frames.element, button("Make the film", () => this.#morph(), { icon: "play", kind: "primary" }), this.job.element);
+    return h("div", { class: "morph" }, this.throughSwitch.element, this.frames.element, button("Make the film", () => this.#morph(), { icon: "play", kind: "primary" }), this.job.element);
   }
 
   use(way) {
+    this.#turn(way);
+    this.render(true);
+  }
+
+  #turn(way) {
     this.way = way;
     this.switch.put(way);
     this.note.textContent = WAYS[way].note;
     this.#showOptions();
-    this.render(true);
   }
 
   #showOptions() {
@@ -127,16 +138,21 @@ class Mix {
 
   render(commit) {
     const [a, b] = [this.a.value, this.b.value];
-    const tag = commit ? { a, b, way: this.way, layer: this.layer.value } : null;
+    const tag = commit ? this.#state() : null;
     const options = { urgent: commit, tag };
     if (this.way === "rearrange") return this.mixing.ask(() => ({ structure: a, look: b }), options);
     if (this.way === "layers") return this.mixing.ask(() => ({ structure: a, look: b, layer: this.layer.value }), options);
-    if (this.way === "morph") return this.result.say("Press Make the film; it takes a few seconds.");
+    if (this.way === "morph") return this.#showFilm();
     if (!this.parts.chosen.size) {
       this.transfer.drop();
+      this.strip.mark(null);
       return this.result.say("Choose at least one part.");
     }
     return this.transfer.ask(() => ({ base: a, donor: b, parts: [...this.parts.chosen] }), options);
+  }
+
+  #state() {
+    return { a: this.a.value, b: this.b.value, way: this.way, layer: this.layer.value, parts: [...this.parts.chosen], through: this.through, frames: this.frames.value };
   }
 
   #show(reply, tag) {
@@ -148,23 +164,47 @@ class Mix {
 
   async #morph() {
     if (this.job.running) return;
-    const [first, second] = [this.a.value, this.b.value];
+    const state = this.#state();
+    const { a: first, b: second, through, frames } = state;
     try {
-      const reply = await this.job.run("morph", { first, second, through: this.through, frames: this.frames.value });
-      if (reply && this.way === "morph") this.result.show(reply, { alt: "A film from the layout of A to that of B", name: `${this.app.info.pack}-morph` });
+      const reply = await this.job.run("morph", { first, second, through, frames });
+      if (!reply) return;
+      this.film = { ...state, reply };
+      this.strip.add(address(reply.gif, "gif"), this.film, { current: false });
+      if (this.way === "morph" && this.#hasFilm) this.#showFilm();
+      else this.app.toast("The film is made: see the history.");
     } catch (error) {
       this.app.fail(error);
     }
   }
 
-  #restore({ a, b, way, layer }) {
+  /** Whether the last film is one of the present A and B. */
+  get #hasFilm() {
+    return Boolean(this.film) && same(this.film.a, this.a.value) && same(this.film.b, this.b.value);
+  }
+
+  #showFilm() {
+    this.mixing.drop();
+    this.transfer.drop();
+    if (!this.#hasFilm) {
+      this.strip.mark(null);
+      return this.result.say("Press Make the film; it takes a few seconds.");
+    }
+    this.result.show(this.film.reply, { alt: "A film from the layout of A to that of B", name: `${this.app.info.pack}-morph` });
+    return this.strip.add(this.result.picture, this.film);
+  }
+
+  #restore(state) {
+    const { a, b, way, layer, parts, through, frames } = state;
+    if (state.reply) this.film = state;
     this.a.put(a);
     this.b.put(b);
     this.layer.put(layer);
-    this.way = way;
-    this.switch.put(way);
-    this.note.textContent = WAYS[way].note;
-    this.#showOptions();
+    this.parts.put(parts);
+    this.frames.put(frames);
+    this.through = through;
+    this.throughSwitch.put(through);
+    this.#turn(way);
     this.#looksChanged();
   }
 

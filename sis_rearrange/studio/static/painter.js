@@ -76,6 +76,11 @@ export class Painter {
     this.oncommit();
   }
 
+  /** Put pixels back as one step; none where they are there already. */
+  restore(data) {
+    if (this.sheet.plane.data.some((value, at) => value !== data[at])) this.replace((plane) => plane.data.set(data));
+  }
+
   clear() {
     this.replace((plane) => plane.data.fill(plane.blank));
   }
@@ -230,18 +235,21 @@ export class Painter {
     } else if (event.key === " ") {
       if (!event.repeat) this.penDown ? this.#lift() : this.#lower();
     } else if (event.key === "Enter") {
-      if (!this.penDown) this.down(...this.#shareOfCursor(), 1);
+      if (!this.penDown && !this.wantsPan()) this.down(...this.#shareOfCursor(), 1);
       this.#lift();
       this.#commit();
     } else if (event.key === "Escape" && this.penDown) {
       this.#lift();
     } else return;
+    this.view.reveal(...this.cursor);
+    this.draw();
     this.ring.hidden = false;
     this.#placeRing();
     event.preventDefault();
   }
 
   #lower() {
+    if (this.wantsPan()) return;
     this.down(...this.#shareOfCursor(), 1);
     this.penDown = Boolean(this.stroke);
     announce(this.penDown ? "Pen down. Arrow keys draw, space lifts the pen." : "Done");

@@ -1,6 +1,8 @@
 /* What is painted on: one byte a pixel. Either the index of a part (crisp, 255: unpainted) or the tone of ink. */
 
 export const EMPTY = 255;
+const FAR = 40; // a colour is no part's from here on; what JPEG does to a drawing stays below it
+const STRANGE = 0.2; // of the pixels
 
 /** "#rrggbb" -> [r, g, b]. */
 export const rgb = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
@@ -126,10 +128,31 @@ export class Plane {
     else this.data.set(this.#labels(image, this.side, scale));
   }
 
-  #labels(image, side, scale) {
-    const { data } = fitted(image, side, scale, false);
+  /** Whether a picture has so many other colours that it is no drawing of these parts. */
+  isStrange(image) {
+    if (this.kind === "ink") return false;
+    const { data } = fitted(image, this.side, Math.min(this.side / image.width, this.side / image.height), false);
+    const table = this.#table();
+    let [seen, strange] = [0, 0];
+    for (let at = 0; at < data.length; at += 4) {
+      const [r, g, b, a] = data.subarray(at, at + 4);
+      if (a < 128) continue;
+      seen += 1;
+      if (apart(table[nearest(table, r, g, b)], r, g, b) > FAR ** 2) strange += 1;
+    }
+    return strange > STRANGE * seen;
+  }
+
+  /** What a pixel may be: the parts, and white where that is left unpainted. */
+  #table() {
     const table = this.colours.map(rgb);
     if (this.blank === EMPTY) table.push([255, 255, 255]);
+    return table;
+  }
+
+  #labels(image, side, scale) {
+    const { data } = fitted(image, side, scale, false);
+    const table = this.#table();
     const known = new Map();
     return Uint8Array.from({ length: side * side }, (_, at) => {
       const [r, g, b, a] = data.subarray(at * 4, at * 4 + 4);
@@ -156,11 +179,13 @@ export class Plane {
   }
 }
 
+const apart = (colour, r, g, b) => (colour[0] - r) ** 2 + (colour[1] - g) ** 2 + (colour[2] - b) ** 2;
+
 function nearest(table, r, g, b) {
   let best = 0;
   let least = Infinity;
   table.forEach((colour, index) => {
-    const distance = (colour[0] - r) ** 2 + (colour[1] - g) ** 2 + (colour[2] - b) ** 2;
+    const distance = apart(colour, r, g, b);
     if (distance < least) [best, least] = [index, distance];
   });
   return best;

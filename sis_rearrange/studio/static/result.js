@@ -6,10 +6,10 @@ import { Compare } from "./compare.js";
 import { h, iconButton, button } from "./dom.js";
 
 export class Result {
-  /** before(): address of the picture to compare with. file(): {name, data} of the drawing that the command needs.
-   * full(): promise of what to download, where that is more than what is shown. */
-  constructor(app, { title = "Picture", before, names, file = () => null, full = null, empty = "" }) {
-    Object.assign(this, { app, file, full });
+  /** before(): address of the picture to compare with. files(): [{name, what, get}] that the command may read; get()
+   * gives the address to download, or a promise of it. full(): promise of what to download, where that is more than what is shown. */
+  constructor(app, { title = "Picture", before, names, files = () => [], full = null, empty = "" }) {
+    Object.assign(this, { app, files, full });
     this.view = new CellView(title, { onprobe: (cell, spoken) => this.onprobe?.(cell, spoken), empty });
     this.compare = new Compare(this.view, before, { names });
     this.status = h("span", { class: "status", role: "status" });
@@ -28,6 +28,7 @@ export class Result {
     this.name = name;
     this.picture = reply.gif ? address(reply.gif, "gif") : address(reply.image);
     this.view.show(this.picture, { alt });
+    this.compare.able(true);
     this.compare.refresh();
     this.save.disabled = false;
     this.copy.disabled = !reply.command;
@@ -40,7 +41,7 @@ export class Result {
     this.view.say(text);
     this.save.disabled = this.copy.disabled = true;
     this.status.textContent = "";
-    this.compare.toggle(false);
+    this.compare.able(false);
   }
 
   busy(on) {
@@ -57,10 +58,11 @@ export class Result {
   }
 
   async #command() {
-    const { command } = this.reply;
-    const drawing = this.file();
+    const { command, needs } = this.reply;
     this.text.replaceChildren(...command.split(" ").flatMap((word) => [h("span", {}, word), " "]));
-    this.drawing.hidden = !drawing;
+    const offered = new Map(this.files().map((each) => [each.name, each]));
+    this.needs.hidden = !needs.length;
+    this.needs.lastElementChild.replaceChildren(...needs.map((name) => this.#file(name, offered.get(name))));
     this.dialog.showModal();
     try {
       await navigator.clipboard.writeText(command);
@@ -70,16 +72,26 @@ export class Result {
     }
   }
 
+  /** A file that the command reads, to be kept under the name it has there. */
+  #file(name, offered) {
+    if (!offered) return h("li", {}, name);
+    const keep = async () => {
+      try {
+        download(await offered.get(), name);
+      } catch (error) {
+        this.app.fail(error);
+      }
+    };
+    return h("li", {}, button(name, keep, { icon: "download", title: `Download ${name}` }), h("span", { class: "quiet-note" }, offered.what));
+  }
+
   #dialog() {
     this.text = h("code", { class: "command", tabindex: "0" });
     this.copied = h("p", { class: "quiet-note", role: "status" });
-    this.drawing = button("Download the drawing it reads", () => {
-      const file = this.file();
-      if (file) download(file.data, file.name);
-    }, { icon: "download" });
+    this.needs = h("div", { class: "needs" }, h("h3", { class: "label" }, "It reads these files, by these names"), h("ul", {}));
     const dialog = h("dialog", { class: "dialog wide", "aria-label": "As a command line" },
       h("div", { class: "dialog-head" }, h("h2", {}, "As a command line"), iconButton("close", "Close", () => dialog.close())),
-      h("p", {}, "This makes the same picture in a terminal, from the files it names."), this.text, this.copied, this.drawing);
+      h("p", {}, "This makes the same picture in a terminal, from the files it names."), this.text, this.copied, this.needs);
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
     document.body.append(dialog);
     return dialog;

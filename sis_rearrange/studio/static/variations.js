@@ -10,25 +10,31 @@ export class Variations {
   constructor(app, ask, onpick) {
     Object.assign(this, { app, ask, onpick });
     this.seed = 0;
+    this.running = false;
+    this.off = true;
     this.number = 0; // of what was asked; a stroke makes it worthless
     this.count = Math.min(COUNT, app.info.limits.samples ?? COUNT);
     this.bold = slider("Boldness", { min: 0, max: 3, step: 0.1, value: 1, show: (at) => at.toFixed(1) });
-    this.go = button("Show variations", () => this.run(), { icon: "grid" });
+    this.go = button("Show variations", () => this.run(), { icon: "grid", disabled: true });
     this.grid = h("div", { class: "variation-grid", hidden: true, role: "group", "aria-label": "Variations" });
     this.element = h("section", { class: "variations card", "aria-label": "Variations of this drawing" },
       h("div", { class: "card-head" }, h("h2", { class: "panel-title" }, "Variations"), this.bold.element, this.go), this.grid);
   }
 
+  /** Whether there is a drawing to vary. */
+  able(on) {
+    this.off = !on;
+    this.go.disabled = this.off || this.running;
+  }
+
   async run() {
-    const request = this.ask();
-    if (!request) return;
-    this.go.disabled = true;
+    this.running = this.go.disabled = true;
     this.grid.hidden = false;
     this.grid.replaceChildren(...Array.from({ length: this.count }, () => h("span", { class: "thumb waiting" })));
     try {
       const mine = (this.number += 1);
       const variation = { samples: this.count, temperature: this.bold.value, layout_seed: this.seed };
-      const reply = await call("render", { ...request, ...variation }, { number: mine, lane: "-variations" });
+      const reply = await call("render", { ...this.ask(), ...variation }, { number: mine, lane: "-variations" });
       if (reply.stale || mine !== this.number) return;
       this.#show([reply, ...reply.alternatives]);
       this.seed += 1;
@@ -36,7 +42,8 @@ export class Variations {
       this.clear();
       this.app.fail(error);
     } finally {
-      this.go.disabled = false;
+      this.running = false;
+      this.go.disabled = this.off;
     }
   }
 

@@ -1,6 +1,7 @@
 /* Zoom and place of a square stage: which part of the unit square is seen. */
 
 const MOST = 16;
+const EDGE = 0.1; // of the stage: what is revealed stays off the edge by it
 
 export class View {
   constructor() {
@@ -26,6 +27,13 @@ export class View {
   /** Move by a share of the stage. */
   move(du, dv) {
     this.#place(this.x - du / this.zoom, this.y - dv / this.zoom);
+  }
+
+  /** Move as little as it takes to have a place of the unit square well in view. */
+  reveal(x, y) {
+    const near = EDGE / this.zoom;
+    const far = (1 - EDGE) / this.zoom;
+    this.#place(Math.min(x - near, Math.max(x - far, this.x)), Math.min(y - near, Math.max(y - far, this.y)));
   }
 
   #place(x, y) {

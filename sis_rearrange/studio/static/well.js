@@ -18,7 +18,7 @@ export class Well {
     this.samples = true;
     this.element = h("div", { class: "well", hidden: true }, this.view.element,
       h("div", { class: "seed-row" }, this.chooser,
-        fileButton("A picture", (file) => this.#file(file), { kind: "quiet" })));
+        fileButton("A picture", (file) => this.file(file), { kind: "quiet" })));
     this.shown = null;
   }
 
@@ -31,13 +31,14 @@ export class Well {
 
   /** What `render` takes as the drawing; null where nothing was chosen. */
   drawing() {
-    if (this.value.seed !== undefined && !this.samples) return null;
+    const { data } = this.value;
+    if ((data === undefined) !== this.samples) return null;
     if (this.shown === null) this.#preview();
-    return this.value.seed !== undefined ? { seed: this.value.seed } : this.value.data;
+    return data ?? this.value;
   }
 
   state() {
-    return { value: this.value, shown: this.shown };
+    return { value: this.value, shown: this.shown || null }; // one that is on its way is asked for again
   }
 
   put({ value, shown }) {
@@ -46,24 +47,26 @@ export class Well {
     this.view.show(shown, { alt: "The picture whose layout is taken" });
   }
 
-  /** A picture as base64, with an address that shows it. */
-  take(data, shown) {
-    this.put({ value: { data }, shown });
-    this.onchange();
-  }
-
-  #put(value) {
-    this.put({ value, shown: null });
-    this.onchange();
-  }
-
-  async #file(file) {
+  /** A file: taken as it is, or, where its layout is wanted, as soon as it is found in the generator. */
+  async file(file) {
+    if (this.samples) return this.#find(file);
     try {
       const { address: shown } = await checkFile(file, this.app.info.limits);
-      this.take(await base64(file), shown);
+      return this.#put({ data: await base64(file) }, shown);
     } catch (error) {
-      this.app.fail(error);
+      return this.app.fail(error);
     }
+  }
+
+  #find(file) {
+    const { looks, photo } = this.app;
+    photo.open((token) => this.#put({ picture: token }, looks.photos.find((each) => each.token === token).thumb));
+    return photo.steps.take(file);
+  }
+
+  #put(value, shown = null) {
+    this.put({ value, shown });
+    this.onchange();
   }
 
   async #preview() {
