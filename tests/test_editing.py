@@ -25,7 +25,7 @@ from sis_rearrange.editing import (
     transfer,
     write_film,
 )
-from sis_rearrange.editing.local import blend_weight
+from sis_rearrange.editing.local import _shares, blend_weight
 from sis_rearrange.editing.masks import dilated
 from sis_rearrange.editing.morphing import between, distances
 from sis_rearrange.errors import InputError
@@ -137,6 +137,15 @@ def test_an_edit_leaves_every_pixel_beyond_the_border(editor, look, picture, tar
     near[7 - 2 : 10 + 2, 7 - 2 : 10 + 2] = True
     allowed = np.array(Image.fromarray(near).resize((CROP.size, CROP.size), Image.Resampling.NEAREST))
     assert not (result.weight[~dilated(torch.from_numpy(allowed), 2).numpy()] > 0).any()
+
+
+def test_what_shows_and_what_is_read_as_asked():
+    own, wanted = torch.zeros(4, 4, dtype=torch.long), torch.zeros(4, 4, dtype=torch.long)
+    wanted[:2] = 1  # eight cells: two come out as asked, four as something else that is new, two as they were
+    found = torch.tensor([[1, 1, 2, 2], [2, 2, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]])
+    change = Change(own, wanted, torch.zeros(2, 2, dtype=torch.bool), "parts")
+    assert _shares(change, found) == (0.25, 0.75)
+    assert _shares(change._replace(wanted=own), found) == (1.0, 1.0)
 
 
 def test_cells_that_did_not_change_keep_the_looks_features(editor, look, picture):

@@ -146,14 +146,14 @@ def test_how_much_of_a_change_shows_and_the_history_agrees(browser: Any, url: st
         assert told.is_hidden()
         shares = [0.64]
         page.route(
-            "**/studio/api/edit", lambda route: route.fulfill(json={**route.fetch().json(), "agreement": shares[-1]})
+            "**/studio/api/edit", lambda route: route.fulfill(json={**route.fetch().json(), "shows": shares[-1]})
         )
         after(page, lambda: stroke(page, [(0.1, 0.2), (0.2, 0.2)], "edit"), "edit")
-        told.get_by_text("64 % of the change shows what you painted").wait_for()
+        told.get_by_text("The change shows in 64 % of what you painted").wait_for()
         assert hint.is_hidden()
         shares.append(0.21)
         after(page, lambda: stroke(page, [(0.8, 0.1), (0.9, 0.2)], "edit"), "edit")
-        told.get_by_text("21 % of the change shows what you painted").wait_for()
+        told.get_by_text("The change shows in 21 % of what you painted").wait_for()
         assert hint.is_visible()
         current = page.locator("#panel-edit .strip-list [aria-current]")
         current.click()

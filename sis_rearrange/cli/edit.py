@@ -89,9 +89,10 @@ def edit(
     write_png(out, result.image, {**metadata(pack), "edited": picture.name, "mask": change.kind})
     click.echo(
         f"wrote {out}: {int(result.cells.sum())} of {result.cells.size} cells changed, "
-        f"{100 * result.agreement:.0f} % of the change shows what was asked for"
+        f"the change shows in {100 * result.shows:.0f} % of what was painted; "
+        f"{100 * result.agreement:.0f} % of it is read as what was asked for"
     )
-    if result.agreement < SHOWS:
+    if result.shows < SHOWS:
         click.echo(
             "Warning: most of this change does not show. The picture may have too little of what was painted: paint it "
             "larger, or with a part or cluster that the picture has more of",

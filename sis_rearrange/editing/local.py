@@ -35,7 +35,10 @@ class Edited:
     weight: np.ndarray  # [size, size] float32 in [0, 1] over the crop: share of the new pixel; 0: the original's
     proxy_mask: np.ndarray  # [r, r] int64: that of the changed features
     cells: np.ndarray  # [r, r] bool: those whose mask was changed
-    agreement: float  # share of the changed mask that shows what was asked for: clusters, or parts by the segmenter
+    agreement: (
+        float  # share of the changed mask that is read as what was asked for: clusters, or parts by the segmenter
+    )
+    shows: float  # share of it that is read as something else than before: long hair may count as hair at the back
 
 
 @torch.inference_mode()
@@ -57,22 +60,27 @@ def edit(
     square = Image.fromarray(to_uint8(image)[0])
     weight = blend_weight(region.cpu().numpy(), crop.size, feather)
     labels = editor.proxy.labels(feature_map)[0]
+    agreement, shows = _shares(change, labels if change.kind == "proxy" else editor.parts(image)[0])
     return Edited(
         image=pasted(picture, crop, square, weight),
         square=square,
         weight=weight,
         proxy_mask=labels.cpu().numpy(),
         cells=change.cells.cpu().numpy(),
-        agreement=_agreement(change, labels if change.kind == "proxy" else editor.parts(image)[0]),
+        agreement=agreement,
+        shows=shows,
     )
 
 
-def _agreement(change: Change, found: torch.Tensor) -> float:
-    """Share of the changed mask that has the label asked for in ``found``, labels ``[h, w]`` of any size."""
+def _shares(change: Change, found: torch.Tensor) -> tuple[float, float]:
+    """Shares of the changed mask where ``found``, labels ``[h, w]`` of any size, is as asked, and not as it was."""
     side = change.own.shape[0]
     found = F.interpolate(found[None, None].float(), size=(side, side), mode="nearest-exact")[0, 0].long()
     changed = change.own != change.wanted
-    return float((found == change.wanted)[changed].float().mean()) if changed.any() else 1.0
+    if not changed.any():
+        return 1.0, 1.0
+    asked, other = (each[changed].float().mean().item() for each in (found == change.wanted, found != change.own))
+    return asked, other
 
 
 def blend_weight(region: np.ndarray, size: int, feather: float) -> np.ndarray:

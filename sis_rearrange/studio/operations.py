@@ -244,6 +244,7 @@ class Operations:
             kind=kind,
             cells=int(found.cells.sum()),
             agreement=found.agreement,
+            shows=found.shows,
             command=command.line(),
             needs=command.needs,
             metadata=about,

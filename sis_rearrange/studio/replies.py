@@ -176,7 +176,8 @@ class Edited:
     proxy_mask: bytes  # palette PNG, r x r: afterwards
     kind: str  # "proxy" or "parts"
     cells: int  # that were changed
-    agreement: float
+    agreement: float  # these two: see `Edited`
+    shows: float
     command: str
     needs: list[str]
     metadata: dict[str, str]

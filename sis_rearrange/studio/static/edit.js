@@ -178,7 +178,7 @@ class Edit {
     this.result.show(reply, { alt: "Your photo, changed where you painted", name: `${this.found.name.replace(/\.\w+$/, "")}-edited` });
     clearErrors();
     if (!tag) return; // the pen is down: nothing may move on the page
-    this.#agrees(reply.agreement);
+    this.#tellsHowMuch(reply.shows);
     this.strip.add(this.result.picture, tag);
   }
 
@@ -191,9 +191,9 @@ class Edit {
   }
 
   /** How much of what was painted came to be. */
-  #agrees(share) {
+  #tellsHowMuch(share) {
     this.shown.replaceChildren(
-      h("p", { class: "quiet-note" }, `${Math.round(100 * share)} % of the change shows what you painted.`),
+      h("p", { class: "quiet-note" }, `The change shows in ${Math.round(100 * share)} % of what you painted.`),
       ...(share < FAILED ? [h("p", { class: "inline-error" }, "Most of this change does not show; try a larger or simpler change.")] : []));
   }
 
