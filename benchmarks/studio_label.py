@@ -54,7 +54,7 @@ def encoded(picture: Image.Image) -> str:
 
 def train(url: str, seed: int) -> tuple[dict[str, Any], float]:
     """The answer of the training on one sample, and the seconds from the request to it."""
-    parts = call(url, "describe")["parts"]
+    parts = [{key: part[key] for key in ("name", "colour")} for part in call(url, "describe")["parts"]]
     mask = decoded(call(url, "start", look={"seed": seed})["part_mask"])
     mask = mask.resize((ENLARGED * mask.width, ENLARGED * mask.height), Image.Resampling.NEAREST).convert("RGB")
     started, said = time.monotonic(), ""
