@@ -12,6 +12,7 @@ import base64
 import io
 import json
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,11 @@ def call(url: str, operation: str, **request: Any) -> dict[str, Any]:
     asked = urllib.request.Request(
         f"{url}studio/api/{operation}", json.dumps(request).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(asked) as answer:
-        found: dict[str, Any] = json.load(answer)
+    try:
+        with urllib.request.urlopen(asked) as answer:
+            found: dict[str, Any] = json.load(answer)
+    except urllib.error.HTTPError as error:  # whose text is the server's one line
+        raise InputError(f"{operation}: {error.read().decode(errors='replace')}") from None
     return found
 
 
