@@ -139,7 +139,9 @@ def _head(results: Mapping[str, Any]) -> str:
     marks = "".join(f"**{mark}.**\n\n" for mark in results.get("marks", [quick] * bool(results["quick"])))
     counts = ", ".join(f"{name} {value}" for name, value in results["counts"].items())
     versions = ", ".join(f"{name} {value}" for name, value in results["versions"].items())
-    rests = f"Pack hash `{results['hash'][:12]}`; {counts}; {versions}; threads {results['threads']}.\n\n"
+    networks = results.get("networks_hash", "")[:12]
+    took_part = f", of the networks that took part `{networks}`" if networks else ""
+    rests = f"Pack hash `{results['hash'][:12]}`{took_part}; {counts}; {versions}; threads {results['threads']}.\n\n"
     return f"```\n{results['command']}\n```\n\n{marks}{rests}"
 
 

@@ -39,7 +39,7 @@ from sis_rearrange.evaluation.outcome import Outcome, Request, write_report
 from sis_rearrange.evaluation.protocol import evaluate_pack
 from sis_rearrange.evaluation.protocols import PROTOCOLS
 from sis_rearrange.evaluation.quality import QUICK_AMOUNTS, Quality
-from sis_rearrange.pack import JUDGE, REARRANGER, UNLABELLED, Pack, load_pack, mapper_file, write_component
+from sis_rearrange.pack import JUDGE, PROXY, REARRANGER, UNLABELLED, Pack, load_pack, mapper_file, write_component
 from sis_rearrange.training.rearranger import TRAIN_SEEDS
 
 TINY = FewShot("quick", shots=(1, 2), repeats=2, targets=3, samples=2, held_out=4)
@@ -100,6 +100,11 @@ def test_finished_cells_are_not_computed_again(tiny_pack, methods, tmp_path):
         assert {**second[place], "seconds": 0} == {**cell, "seconds": 0}
 
 
+def with_files(pack: Pack, files: dict) -> Pack:
+    """The pack as if it listed these files as well, or with these hashes."""
+    return replace(pack, info={**pack.info, "files": {**pack.info["files"], **files}}, hash="0" * 64)
+
+
 def test_other_settings_are_other_cells(tiny_pack, methods, tmp_path):
     place = Place("vote", 1, 0)
     settings = new_run(tiny_pack, methods).settings(place)
@@ -108,10 +113,12 @@ def test_other_settings_are_other_cells(tiny_pack, methods, tmp_path):
     changed = [
         new_run(tiny_pack, methods, replace(TINY, samples=3)).settings(place),
         new_run(tiny_pack, methods | {"vote": ClassVote(psi=0.8)}).settings(place),
-        new_run(replace(tiny_pack, hash="0" * 64), methods).settings(place),
+        new_run(with_files(tiny_pack, {PROXY: {"sha256": "0" * 64, "bytes": 1}}), methods).settings(place),
     ]
     assert len({digest(s) for s in (settings, *changed)}) == 4
     assert all(Cells(tmp_path).find(place.name, s) is None for s in changed)
+    unused = with_files(tiny_pack, {"mappers/hed.safetensors": {"sha256": "0" * 64, "bytes": 1}})
+    assert new_run(unused, methods).settings(place) == settings
     more = replace(TINY, name="full", shots=(1, 2, 3), repeats=3)  # adds cells and keeps those that are there
     assert new_run(tiny_pack, methods, more).settings(place) == settings
 

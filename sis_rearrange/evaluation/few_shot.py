@@ -27,7 +27,8 @@ from sis_rearrange.evaluation.networks import bars_shown, batches, parts
 from sis_rearrange.evaluation.outcome import plain
 from sis_rearrange.features import sample_ws
 from sis_rearrange.metrics import bootstrap, confusions, frechet_distance, miou, pixel_accuracy
-from sis_rearrange.pack import GENERATOR, JUDGE, PROXY, REARRANGER, SEGMENTER, Pack
+from sis_rearrange.pack import DISCRIMINATOR, GENERATOR, JUDGE, PROXY, REARRANGER, SEGMENTER, Pack
+from sis_rearrange.pack_files import files_hash
 from sis_rearrange.tensors import from_uint8, to_uint8
 from sis_rearrange.training.few_shot import Shot
 
@@ -35,7 +36,7 @@ SPLIT = "test"
 NEEDED = (GENERATOR, PROXY, REARRANGER, SEGMENTER, JUDGE)
 MOST_SHOTS = 100  # of one repeat: its seeds end where those of the next begin
 IN_STRIP = 8  # pictures of a cell that people are shown
-REVISION = 2  # goes up when a change of the code makes finished cells worthless
+REVISION = 3  # goes up when a change of the code makes finished cells worthless
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,10 @@ class FewShotRun:
             raise InputError(f"pack {pack.name!r} has no {', '.join(absent)}, which the few-shot protocol needs")
         self.pack, self.protocol, self.methods, self.progress = pack.unlabelled(), protocol, methods, progress
         self.domain = rendered_domain(pack)
+        listed = pack.info["files"]
+        used = {*NEEDED, DISCRIMINATOR} - {REARRANGER} | {self.pack.rearranger_file}
+        # of these alone: a mapper or a drawing more in the pack makes no cell worthless
+        self.networks_hash = files_hash({"files": {file: listed[file] for file in used if file in listed}})
 
     # ---- what is looked at -------------------------------------------------------------------------------------------
 
@@ -165,7 +170,7 @@ class FewShotRun:
             **place._asdict(),
             "protocol": fixed,
             "settings": self.methods[place.method].settings(),
-            "pack": self.pack.hash,
+            "networks": self.networks_hash,
             "version": __version__,
             "revision": REVISION,
         }

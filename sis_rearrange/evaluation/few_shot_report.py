@@ -73,6 +73,7 @@ def collected(run: FewShotRun, found: Mapping[Place, Mapping[str, Any]], request
     results["cells"] = {place.name: dict(cell) for place, cell in found.items()}
     results["goals"] = goals(found, protocol.shots)
     results["resolution"] = pack.resolution
+    results["networks_hash"] = run.networks_hash
     results["marks"] = [MARK] * request.quick + [HELPED] * saw_labels(pack)
     results["notes"] += results["marks"]
     for row in rows:
@@ -232,6 +233,7 @@ def page(results: Mapping[str, Any]) -> str:
         ("goal", "found", "holds"), [(g["goal"], g["value"], "yes" if g["holds"] else "no") for g in results["goals"]]
     )
     lines += ["", "## What this rests on", "", f"- pack `{results['pack']}`, hash `{results['hash']}`"]
+    lines.append(f"- hash of the networks that took part: `{results['networks_hash']}`")
     for key in ("counts", "seeds", "preprocessing", "extractors", "versions"):
         lines.append(f"- {key}: " + "; ".join(f"{name}: {value}" for name, value in results[key].items()))
     lines += [f"- {name}: {method['title']}; {method['settings']}" for name, method in results["methods"].items()]
