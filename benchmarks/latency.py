@@ -74,7 +74,7 @@ def steps(synth: Synthesizer, path: Path, condition: str) -> dict[str, Call]:
 
 def _pieces(synth: Synthesizer, mask: torch.Tensor, ws: torch.Tensor, *look: torch.Tensor) -> tuple[Call, Callable]:
     """Rearranger and G2 of a backend, each by itself."""
-    alone = Rearranging(synth.rearranger)
+    alone = Rearranging(synth.sources.rearranger)
 
     def rearranged() -> tuple[torch.Tensor, ...]:
         with torch.inference_mode():

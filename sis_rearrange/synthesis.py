@@ -1,13 +1,12 @@
 """The facade: fix the look once, then ask for many layouts.
 
-A *source* gives the look: its ws, feature map, RGB skip image and proxy mask are computed once and kept. A *target* is
-the layout that somebody drew, as a proxy mask. `Synthesizer.synthesize` takes one drawing to one picture;
-`Synthesizer.rearrange` is the batched tensor method. What runs the networks is `whole_graph.Paths`.
+A *source* gives the look (see `sources`). A *target* is the layout that somebody drew, as a proxy mask.
+`Synthesizer.synthesize` takes one drawing to one picture; `Synthesizer.rearrange` is the batched tensor method. What
+runs the networks is `whole_graph.Paths`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -20,21 +19,20 @@ from PIL import Image
 
 from sis_rearrange.conditions import Condition, Palette, cluster_palette, get_condition, read_proxy_mask
 from sis_rearrange.errors import InputError, nearest
-from sis_rearrange.features import SplitGenerator, sample_ws
 from sis_rearrange.images import Fit, fit_image, flatten, name_of, read_image
 from sis_rearrange.inversion import Inversion
 from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.pack import Pack
 from sis_rearrange.proxy import within_reach
-from sis_rearrange.sampling import DEFAULT_PSI, check_psi, check_seed, metadata, on_device, pick_device
+from sis_rearrange.sampling import DEFAULT_PSI, metadata, on_device, pick_device
+from sis_rearrange.sources import Sources
 from sis_rearrange.targets import Layouts, Pictures, Result, Target
 from sis_rearrange.tensors import assert_shape, one_hot, to_uint8
 from sis_rearrange.variants import BANK, variations
-from sis_rearrange.whole_graph import Paths, Source, confidence
+from sis_rearrange.whole_graph import Source, confidence
 
 INVERSION_SUFFIX = ".safetensors"
 EXEMPLAR_STEPS = 60  # of the inversion of a picture whose layout alone is wanted
-BANK_SEEDS, BANK_BATCH = 540_000, 8  # of the samples whose layouts are tried
 
 
 class Synthesizer:
@@ -53,10 +51,8 @@ class Synthesizer:
         painted: Palette | None = None,  # what masks and scribbles are painted in; None: the pack's own palette
     ) -> None:
         self.pack, self.device = pack, pick_device(device)
-        self.proxy = on_device(pack.proxy(), self.device)
-        self.rearranger = on_device(pack.rearranger(), self.device)
-        self.split = SplitGenerator(on_device(pack.generator(), self.device), self.proxy.resolution)
-        self.paths = Paths(pack.hash, self.split, self.rearranger, backend, self.device)
+        self.sources = Sources(pack, self.device, backend)
+        self.proxy, self.split, self.paths = self.sources.proxy, self.sources.split, self.sources.paths
         self.proxy_palette = cluster_palette(self.proxy.K)
         self.source, self._painted = None, painted
         self._layouts: torch.Tensor | None = None
@@ -93,30 +89,21 @@ class Synthesizer:
         """
         if sum(given is not None for given in (seed, ws, inversion)) != 1:
             raise InputError("set_source takes a seed, ws or an inversion, one of the three")
-        if inversion is not None:
-            self.source = self._inverted(inversion)
-        else:
-            self.source = self._sample(seed, psi) if seed is not None else self.encode_source(self._check_ws(ws))
-        return self.source
+        if seed is not None:
+            self.source = self.sources.of_seed(seed, psi)
+        elif ws is not None:
+            self.source = self.sources.of_ws(ws)
+        elif inversion is not None:
+            self.source = self.sources.of_inversion(inversion)
+        return self._wanted(None)
 
-    @torch.inference_mode()
-    def encode_source(self, ws: torch.Tensor, split: SplitGenerator | None = None) -> Source:
-        """The looks of ws ``[M, num_ws, w_dim]``, for `rearrange`; `set_source` is the friendly form.
+    def encode_source(self, ws: torch.Tensor) -> Source:
+        """The looks of ws ``[M, num_ws, w_dim]``, for `rearrange`; `set_source` is the friendly form."""
+        return self.sources.encode(ws)
 
-        ``split``: the generator that shows them; None: the pack's.
-        """
-        ws = ws.to(self.device)
-        feature_map, skip = (split or self.split).g1(ws)
-        labels = self.proxy.labels(feature_map)
-        mask = one_hot(labels, self.proxy.K)
-        return Source(ws, feature_map, skip, labels, mask, self.rearranger.encode(mask))
-
-    @torch.inference_mode()
     def source_image(self, source: Source | None = None) -> Image.Image:
         """The sample that gives the look (the one set last, or another), as it comes from the generator."""
-        source = self._wanted(source)
-        split = self.split if source.tuned is None else source.tuned[0]
-        return Image.fromarray(to_uint8(split.g2(source.feature_map, source.skip, source.ws))[0])
+        return self.sources.image(self._wanted(source))
 
     # ---------------------------------------------------------------- the layout
 
@@ -181,7 +168,7 @@ class Synthesizer:
             return self.paint(self.read(drawing, condition, fit), source)
         x, how = self._read_file(condition, drawing, fit)
         reader, mapper = self.reader_and_mapper(condition)
-        image, labels, sure, moved = self._paths_of(source).draw(mapper, x.to(self.device), source)
+        image, labels, sure, moved = self.sources.paths_of(source).draw(mapper, x.to(self.device), source)
         return self._result(condition, source, image, labels, sure, moved, reader.show(x[0]), how)
 
     def paint(self, target: Target, source: Source | None = None) -> Result:
@@ -190,7 +177,7 @@ class Synthesizer:
         labels = self.labels_for(target, source)
         logits = target.logits if target.mapped else None
         sure = torch.ones(labels.shape) if logits is None else confidence(logits, labels, target.temperature)
-        image, moved, _ = self._paths_of(source).paint(one_hot(labels, self.proxy.K), source)
+        image, moved, _ = self.sources.paths_of(source).paint(one_hot(labels, self.proxy.K), source)
         result = self._result(target.condition, source, image, labels, sure, moved, target.drawing, target.fit)
         if target.layout is not None:
             result.metadata["layout"] = target.layout
@@ -209,23 +196,15 @@ class Synthesizer:
             return [target]
         if target.logits is None or not target.mapped:
             raise InputError(f"condition {target.condition!r} says where everything is: one sample is all there is")
+        if self._layouts is None:
+            self._layouts = self.sources.layouts(BANK)
         targets = [target]
         settings = layouts.samples - 1, layouts.seed, layouts.temperature, target.temperature
-        for number, found in enumerate(variations(target.logits, self._bank(), *settings).split(1), start=2):
+        for number, found in enumerate(variations(target.logits, self._layouts, *settings).split(1), start=2):
             labels = (target.logits + found).argmax(dim=1)
             name = f"sample {number}, seed {layouts.seed}, temperature {layouts.temperature:g}"
             targets.append(replace(target, labels=labels, variation=found, layout=name))
         return targets
-
-    @torch.inference_mode()
-    def _bank(self) -> torch.Tensor:
-        """Proxy masks ``[BANK, r, r]`` of samples, made when layouts are first asked for."""
-        if self._layouts is None:
-            seeds = range(BANK_SEEDS, BANK_SEEDS + BANK)
-            parts = (seeds[at : at + BANK_BATCH] for at in range(0, BANK, BANK_BATCH))
-            maps = (self.split.g1(sample_ws(self.split.generator, part, DEFAULT_PSI))[0] for part in parts)
-            self._layouts = torch.cat([self.proxy.labels(feature_map) for feature_map in maps])
-        return self._layouts
 
     def labels_for(self, target: Target, source: Source | None = None) -> torch.Tensor:
         """The target's proxy mask ``[1, r, r]`` for a source: clusters that it lacks give way to the next best."""
@@ -245,7 +224,7 @@ class Synthesizer:
             masks = one_hot(masks, self.proxy.K)
         assert_shape(masks, [None, self.proxy.K, self.proxy.resolution, self.proxy.resolution])
         source = self._wanted(source).expand(masks.shape[0])
-        images, correspondence, class_mass = self._paths_of(source).paint(masks.float(), source)
+        images, correspondence, class_mass = self.sources.paths_of(source).paint(masks.float(), source)
         return Pictures(images, masks.argmax(dim=1), correspondence, class_mass)
 
     def _result(
@@ -297,16 +276,16 @@ class Synthesizer:
         if isinstance(drawing, Source):
             exemplar = drawing
         elif isinstance(drawing, Inversion):
-            exemplar = self._inverted(drawing)
+            exemplar = self.sources.of_inversion(drawing)
         elif isinstance(drawing, torch.Tensor):
-            exemplar = self.encode_source(self._check_ws(drawing))
+            exemplar = self.sources.of_ws(drawing)
         elif isinstance(drawing, int | np.integer):
             psi = self.source.psi if self.source is not None else None
-            exemplar = self._sample(int(drawing), DEFAULT_PSI if psi is None else psi)
+            exemplar = self.sources.of_seed(int(drawing), DEFAULT_PSI if psi is None else psi)
         else:
             kind = type(drawing).__name__
             raise InputError(f"{kind}: an exemplar is a picture, or a sample: give its seed, as in 12")
-        picture = self.source_image(exemplar)
+        picture = self.sources.image(exemplar)
         return self._exemplar(exemplar, picture, Fit("stretch", (picture.height, picture.width)))
 
     def _read_picture(self, drawing: Any, fit: str) -> Target:
@@ -316,7 +295,7 @@ class Synthesizer:
         square, how = fit_image(flatten(read_image(drawing)), self.split.generator.img_resolution, fit)
         with torch.inference_mode(False), torch.enable_grad():
             ws = invert(self.pack, square, EXEMPLAR_STEPS, starts=2, tune=False, device=self.device).ws
-        return self._exemplar(self.encode_source(self._check_ws(ws)), square, how)
+        return self._exemplar(self.sources.of_ws(ws), square, how)
 
     def _exemplar(self, exemplar: Source, picture: Image.Image, fit: Fit) -> Target:
         target = self._given("exemplar", exemplar.labels[:1], picture, fit)
@@ -338,35 +317,6 @@ class Synthesizer:
             mapper = on_device(self.pack.mapper(condition), self.device)
             self._mappers[condition] = get_condition(condition, self.pack.palette(), self._painted), mapper
         return self._mappers[condition]
-
-    def _sample(self, seed: int, psi: float) -> Source:
-        seed, psi = check_seed(seed), check_psi(psi)
-        with torch.inference_mode():
-            source = self.encode_source(sample_ws(self.split.generator, [seed], psi))
-        return replace(source, seed=seed, psi=psi)
-
-    def _inverted(self, inversion: Inversion) -> Source:
-        """The look of an inverted picture, with the generator that was tuned to it, if it was."""
-        inversion.check(self.pack)
-        name, tuned = str(inversion.picture.get("name") or "picture"), None
-        if inversion.tuned:
-            own = inversion.tuned_pack(self.pack)
-            split = SplitGenerator(on_device(own.generator(), self.device), self.proxy.resolution)
-            tuned = split, Paths(own.hash, split, self.rearranger, self.paths.backend, self.device)
-        source = self.encode_source(inversion.ws[None], None if tuned is None else tuned[0])
-        return replace(source, name=name, tuned=tuned)
-
-    def _paths_of(self, source: Source) -> Paths:
-        return self.paths if source.tuned is None else source.tuned[1]
-
-    def _check_ws(self, ws: torch.Tensor | None) -> torch.Tensor:
-        wanted = [self.split.generator.num_ws, self.split.generator.w_dim]
-        if not isinstance(ws, torch.Tensor) or list(ws.shape[-2:]) != wanted or ws.numel() != math.prod(wanted):
-            shape = list(ws.shape) if isinstance(ws, torch.Tensor) else type(ws).__name__
-            raise InputError(f"ws must be a tensor of shape {wanted}, got {shape}")
-        if not torch.isfinite(ws).all():
-            raise InputError("ws holds NaN or infinite values")
-        return ws.detach().float().reshape(1, *wanted)
 
     def _wanted(self, source: Source | None) -> Source:
         found = self.source if source is None else source

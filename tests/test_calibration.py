@@ -17,7 +17,8 @@ from sis_rearrange.evaluation.protocol import FULL, QUICK
 from sis_rearrange.evaluation.reliability import SEEDS
 from sis_rearrange.metrics import reliability
 from sis_rearrange.pack import load_pack, mapper_file, verify_pack
-from sis_rearrange.synthesis import BANK_SEEDS, Synthesizer
+from sis_rearrange.sources import BANK_SEEDS
+from sis_rearrange.synthesis import Synthesizer
 from sis_rearrange.training.rearranger import TRAIN_SEEDS, VALIDATION_SEEDS
 
 

@@ -24,7 +24,7 @@ RANKS = {
     **dict.fromkeys(["mapper", "conditions", "pack_files"], 7),
     **dict.fromkeys(["pack", "losses", "critic"], 8),
     **dict.fromkeys(["sampling", "loading", "whole_graph", "calibration"], 9),
-    **dict.fromkeys(["targets", "sheets", "layouts", "export"], 10),
+    **dict.fromkeys(["targets", "sheets", "layouts", "export", "sources"], 10),
     **{"encoder": 7, "inversion": 9, "editing": 10},
     **dict.fromkeys(["synthesis"], 11),
     **dict.fromkeys(["training", "demo"], 12),

@@ -68,7 +68,7 @@ def parts(synth: Synthesizer, condition: str) -> dict[str, nn.Module]:
     generator = synth.split.generator
     return {
         "g1": generator.synthesis.b4,
-        "encoder": synth.rearranger.encoder,
+        "encoder": synth.sources.rearranger.encoder,
         "mapper": synth.pack.mapper(condition).unet.head,
         "g2": getattr(generator.synthesis, f"b{SIDE}").torgb,
     }
@@ -210,7 +210,7 @@ def test_auto_goes_on_with_torch_where_the_engine_cannot(engine, tiny_pack):
     odd = Bessel(**tiny_pack.mapper("sketch").config).eval()
     odd.load_state_dict(tiny_pack.mapper("sketch").state_dict())
     x = torch.rand(2, 2, SIDE, SIDE)
-    paths = {name: Paths("bessel", engine.split, engine.rearranger, name) for name in ("auto", "openvino")}
+    paths = {name: Paths("bessel", engine.split, engine.sources.rearranger, name) for name in ("auto", "openvino")}
     assert paths["auto"].backend == "openvino"
     with torch.inference_mode():
         assert torch.allclose(paths["auto"].map(odd, x), odd(x))
