@@ -267,6 +267,7 @@ def test_synthesize_several_layouts(tiny_pack, tmp_path):
         assert image.info["layout"] == "sample 3, seed 0, temperature 1"
     assert "samples 65" in refused(*command, "65", "--out", tmp_path / "p")
     assert "temperature -1" in refused(*command, "2", "--temperature", "-1", "--out", tmp_path / "p")
+    assert "--samples 2 or more" in refused(*command, "1", "--temperature", "2", "--out", tmp_path / "p")
     assert not (tmp_path / "p").exists()
 
 

@@ -173,6 +173,8 @@ def synthesize(
     pack = open_pack(pack_name)
     drawings = _exemplars(inputs, out) if condition == "exemplar" else _files(inputs, out)
     layouts = Layouts(samples, temperature, sample_seed)
+    if samples == 1 and (temperature, sample_seed) != (1.0, 0):
+        raise InputError("--temperature and --sample-seed are for the layouts of --samples 2 or more")
     if palette is not None and condition not in OF_PARTS:
         raise InputError(f"--palette: is for {' and '.join(OF_PARTS)}, not {condition}; leave it out")
     painted = None if palette is None else load_palette(palette)
