@@ -22,6 +22,7 @@ from pairs import markdown_table
 
 from sis_rearrange.cli.options import OneLine
 from sis_rearrange.errors import InputError
+from sis_rearrange.evaluation.few_shot_report import OWN
 from sis_rearrange.evaluation.outcome import RESULTS
 from sis_rearrange.images import write_bytes, write_text
 
@@ -108,7 +109,7 @@ def lost(results: Mapping[str, Any]) -> list[str]:
     for row in results["rows"]:
         value = row["miou_judge"]["mean"]
         for shots, own in ours.items():
-            if row["method"] != "ours" and row["shots"] in (0, shots) and None not in (value, own) and value >= own:
+            if row["method"] not in OWN and row["shots"] in (0, shots) and None not in (value, own) and value >= own:
                 lines.append(f"{row['method']} at N = {shots}: {100 * value:.1f} against {100 * own:.1f}")
     return lines
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from sis_rearrange.correspondence import rearrange
 from sis_rearrange.features import CHUNK_BYTES
-from sis_rearrange.tensors import assert_shape, cell_grid, is_traced
+from sis_rearrange.tensors import assert_shape, cell_grid, instance_norm, is_traced
 
 SKIP_CHANNELS = 3
 POSITION_CHANNELS = 14
@@ -125,7 +125,7 @@ class Rearranger(nn.Module):
         """Vectors ``[N, width, r, r]`` of a one-hot proxy mask ``[N, K, r, r]``; reusable for any number of pairs."""
         assert_shape(mask, [None, self.K, self.resolution, self.resolution])
         # Centred over the cells: what all cells share says nothing about which is which, and would fill the cosine
-        return F.instance_norm(self.encoder(mask))
+        return instance_norm(self.encoder(mask))
 
     def forward(
         self,
@@ -164,7 +164,7 @@ class Rearranger(nn.Module):
         own = values.shape[1]
         if carried is not None:
             values = torch.cat([values, carried], dim=1)
-        key = key + self.feature_key(F.instance_norm(feature_map))
+        key = key + self.feature_key(instance_norm(feature_map))
         match = rearrange(query, key, values, source_mask, self.log_sharpness.exp().clamp(max=200.0))
 
         # Refine.

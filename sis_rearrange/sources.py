@@ -75,11 +75,14 @@ class Sources:
     @torch.inference_mode()
     def image(self, source: Source) -> Image.Image:
         """The picture that gives the look, as it comes from the generator."""
-        split = self.split if source.tuned is None else source.tuned[0]
-        return Image.fromarray(to_uint8(split.g2(source.feature_map, source.skip, source.ws))[0])
+        return Image.fromarray(to_uint8(self.split_of(source).g2(source.feature_map, source.skip, source.ws))[0])
+
+    def split_of(self, source: Source) -> SplitGenerator:
+        """The generator that shows a source: the pack's, or the one that was tuned to it."""
+        return self.split if source.tuned is None else source.tuned[0]
 
     def paths_of(self, source: Source) -> Paths:
-        """What runs the networks for a source: the pack's, or those of the generator that was tuned to it."""
+        """What runs the networks for a source, on the generator that shows it."""
         return self.paths if source.tuned is None else source.tuned[1]
 
     @torch.inference_mode()

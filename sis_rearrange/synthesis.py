@@ -18,15 +18,18 @@ import torch
 from PIL import Image
 
 from sis_rearrange.conditions import Condition, Palette, cluster_palette, get_condition, read_proxy_mask
+from sis_rearrange.conditions.palette import UNPAINTED
+from sis_rearrange.cycle import Cycle, Looks
 from sis_rearrange.errors import InputError, nearest
 from sis_rearrange.images import Fit, fit_image, flatten, name_of, read_image
 from sis_rearrange.inversion import Inversion
 from sis_rearrange.mapper import SemanticMapper
-from sis_rearrange.pack import Pack
+from sis_rearrange.pack import SEGMENTER, Pack
 from sis_rearrange.proxy import within_reach
+from sis_rearrange.refinement import refinement
 from sis_rearrange.sampling import DEFAULT_PSI, metadata, on_device, pick_device
 from sis_rearrange.sources import Sources
-from sis_rearrange.targets import Layouts, Pictures, Result, Target
+from sis_rearrange.targets import Layouts, Pictures, Result, Target, check_refine
 from sis_rearrange.tensors import assert_shape, one_hot, to_uint8
 from sis_rearrange.variants import BANK, variations
 from sis_rearrange.whole_graph import Source, confidence
@@ -141,6 +144,7 @@ class Synthesizer:
         samples: int = 1,
         temperature: float = 1.0,
         seed: int = 0,
+        refine: int = 0,
     ) -> Result:
         """One drawing to one picture in the look set last (or ``source``).
 
@@ -155,17 +159,20 @@ class Synthesizer:
             samples: how many layouts are wanted, the likeliest among them; see `Result.samples` and `vary`.
             temperature: how far the others go, see `vary`.
             seed: of the others.
+            refine: steps that bring the parts in the picture nearer to those drawn, see `refine`; 6 are enough.
 
         Raises InputError for a drawing, condition or fit that cannot be used, and where no source is set.
         """
+        check_refine(refine, condition)
         if samples != 1:
             layouts = Layouts(samples, temperature, seed)
-            first, *others = (self.paint(x, source) for x in self.vary(self.read(drawing, condition, fit), layouts))
+            targets = self.vary(self.read(drawing, condition, fit), layouts)
+            first, *others = (self.paint(self.refine(target, refine, source), source) for target in targets)
             return replace(first, alternatives=tuple(others))
         source = self._wanted(source)
         self.check_request(condition, fit)
-        if condition not in self.pack.conditions():
-            return self.paint(self.read(drawing, condition, fit), source)
+        if refine or condition not in self.pack.conditions():
+            return self.paint(self.refine(self.read(drawing, condition, fit), refine, source), source)
         x, how = self._read_file(condition, drawing, fit)
         reader, mapper = self.reader_and_mapper(condition)
         image, labels, sure, moved = self.sources.paths_of(source).draw(mapper, x.to(self.device), source)
@@ -181,6 +188,8 @@ class Synthesizer:
         result = self._result(target.condition, source, image, labels, sure, moved, target.drawing, target.fit)
         if target.layout is not None:
             result.metadata["layout"] = target.layout
+        if target.refined:
+            result.metadata["refine"] = str(target.refined)
         return result
 
     def vary(self, target: Target, layouts: Layouts) -> list[Target]:
@@ -205,6 +214,33 @@ class Synthesizer:
             name = f"sample {number}, seed {layouts.seed}, temperature {layouts.temperature:g}"
             targets.append(replace(target, labels=labels, variation=found, layout=name))
         return targets
+
+    def refine(self, target: Target, steps: int, source: Source | None = None) -> Target:
+        """The target with a layout that shows the drawn parts better in one look, the one set last or ``source``.
+
+        The pack's segmenter reads the parts off the picture; see `sis_rearrange.refinement`. A step takes as long as
+        several pictures. 0 steps: the target as it is.
+
+        Raises InputError for other numbers of steps than 0 to `MAX_REFINE`, for conditions that do not say which part
+        is where, for a drawing without a part, and for a pack without a segmenter.
+        """
+        check_refine(steps, target.condition)
+        if steps == 0:
+            return target
+        if SEGMENTER not in self.pack.info["files"]:
+            raise InputError(f"refine: pack {self.pack.name!r} has no {SEGMENTER}, which reads the parts off pictures")
+        assert target.parts is not None and target.logits is not None  # as all targets of these conditions
+        if not (target.parts != UNPAINTED).any():
+            raise InputError("refine: the strokes are too thin to say which part is where; paint thicker ones")
+        source = self._wanted(source)
+        segmenter = on_device(self.pack.segmenter(), self.device)
+        cycle = Cycle(self.sources.split_of(source), self.sources.rearranger, segmenter)
+        given = target.logits if target.variation is None else target.logits + target.variation
+        # copies: tensors of inference mode cannot take part in a gradient
+        looks = Looks(*(x.clone() for x in (source.ws, source.feature_map, source.skip, source.labels)))
+        change = refinement(cycle, given.clone(), looks, target.parts.to(self.device).clone(), steps)
+        variation = change if target.variation is None else target.variation + change
+        return replace(target, variation=variation, refined=steps)
 
     def labels_for(self, target: Target, source: Source | None = None) -> torch.Tensor:
         """The target's proxy mask ``[1, r, r]`` for a source: clusters that it lacks give way to the next best."""
@@ -255,8 +291,8 @@ class Synthesizer:
         """A drawing of a condition that has a mapper."""
         x, how = self._read_file(condition, drawing, fit)
         logits, (reader, mapper) = self.map_condition(x, condition), self.reader_and_mapper(condition)
-        labels = logits.argmax(dim=1)
-        return Target(condition, labels, logits, True, reader.show(x[0]), how, mapper.temperature)
+        labels, drawn = logits.argmax(dim=1), reader.show(x[0])
+        return Target(condition, labels, logits, True, drawn, how, mapper.temperature, parts=reader.parts(x))
 
     def _read_file(self, condition: str, drawing: Any, fit: str) -> tuple[torch.Tensor, Fit]:
         """The condition's tensor ``[1, channels, R, R]`` on the CPU."""

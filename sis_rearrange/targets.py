@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sis_rearrange.conditions import OF_PARTS
 from sis_rearrange.errors import InputError
 from sis_rearrange.images import Fit, write_png
 from sis_rearrange.sampling import check_seed
 from sis_rearrange.variants import BANK
 
 MAX_SAMPLES = BANK  # layouts of one drawing
+MAX_REFINE = 100  # steps
 MAX_TEMPERATURE = 10.0  # there a drawing only rules out
 
 
@@ -36,6 +38,14 @@ class Layouts:
         check_seed(self.seed)
 
 
+def check_refine(steps: int, condition: str) -> None:
+    """InputError unless drawings of this condition can be refined (`Synthesizer.refine`) in that many steps."""
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or not 0 <= steps <= MAX_REFINE:
+        raise InputError(f"refine {steps!r}: give a whole number of steps from 0 to {MAX_REFINE}, usually 6")
+    if steps and condition not in OF_PARTS:
+        raise InputError(f"refine: is for {' and '.join(OF_PARTS)}; {condition!r} does not say which part is where")
+
+
 @dataclass(frozen=True, eq=False)
 class Target:
     """A layout read from a drawing, ready to be painted in any number of looks."""
@@ -48,6 +58,8 @@ class Target:
     fit: Fit
     temperature: float = 1.0  # the mapper's: its probabilities are softmax(logits / temperature)
     variation: torch.Tensor | None = None  # [1, K, r, r]: added to the logits for another layout, see `vary`
+    parts: torch.Tensor | None = None  # [1, R, R] int64: which part was drawn where, see `Condition.parts`
+    refined: int = 0  # steps of `Synthesizer.refine`, which fits the layout to one look
     layout: str | None = None  # which layout of the drawing it is, for metadata; None: the likeliest
 
 

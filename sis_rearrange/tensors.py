@@ -43,6 +43,17 @@ def one_hot(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
     return F.one_hot(labels, num_classes).permute(0, 3, 1, 2).float()
 
 
+def instance_norm(x: torch.Tensor) -> torch.Tensor:
+    """Each channel of each sample of ``[N, C, h, w]`` to mean 0 and variance 1: torch's, with a gradient to rely on.
+
+    Of one sample torch 2.14's own has a wrong gradient on the CPU where what comes back is laid out channels last.
+    """
+    normed = F.instance_norm(x)
+    if normed.requires_grad:
+        normed.register_hook(torch.Tensor.contiguous)
+    return normed
+
+
 def seeded_normal(seeds: Sequence[int], shape: Sequence[int], stream: int = 0) -> torch.Tensor:
     """Standard normal ``[len(seeds), *shape]`` float32 on the CPU; row i depends on ``seeds[i]`` and ``stream``."""
     rows = []

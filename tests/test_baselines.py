@@ -17,8 +17,10 @@ from sis_rearrange.evaluation.baselines import (
     Ignoring,
     LinearGAN,
     Ours,
+    Refined,
     methods_for,
 )
+from sis_rearrange.evaluation.baselines import ours as ours_module
 from sis_rearrange.evaluation.baselines.conditional_gan import divergence, hinge, matching
 from sis_rearrange.evaluation.baselines.spade import Judged, PatchDiscriminator, SpatialGenerator
 from sis_rearrange.evaluation.baselines.vote import votes
@@ -35,6 +37,10 @@ DARK, LIGHT = 0, 3  # classes that `seen` finds
 
 
 def tiny_methods() -> dict[str, Baseline]:
+    ours = Ours(
+        distil=DistilConfig(extractor_steps=5, steps=5, batch=4, widths=(8, 16)),
+        chosen={"kimg": 0.1, "lr": 1e-2, "widths": (8, 16), "cycle": 0},
+    )
     return {
         method.name: method
         for method in (
@@ -42,10 +48,8 @@ def tiny_methods() -> dict[str, Baseline]:
             ClassVote(),
             ConditionalGAN(kind="linear", extractor_steps=100, pool=32, steps=24, lr=4e-3),
             LinearGAN(extractor_steps=150, candidates=12, steps=8),
-            Ours(
-                distil=DistilConfig(extractor_steps=5, steps=5, batch=4, widths=(8, 16)),
-                chosen={"kimg": 0.1, "lr": 1e-2, "widths": (8, 16), "cycle": 0},
-            ),
+            ours,
+            Refined(ours),
         )
     }
 
@@ -165,19 +169,32 @@ def test_a_picture_depends_on_its_mask_and_seed_alone(fitted, shots, name):
 
 @pytest.mark.parametrize("name", ["cgan", "ours"])
 def test_the_seed_decides_what_is_learnt(tiny_pack, shots, name):
-    short = {
-        "cgan": ConditionalGAN(kind="linear", extractor_steps=2, pool=8, batch=2, steps=2),
-        "ours": Ours(
-            distil=DistilConfig(extractor_steps=2, steps=1, batch=2, widths=(8,)),
-            chosen={"kimg": 0.016, "widths": (8, 16), "cycle": 0},
-        ),
-    }[name]
     found = []
     for seed in (0, 0, 1):
+        short = {
+            "cgan": ConditionalGAN(kind="linear", extractor_steps=2, pool=8, batch=2, steps=2),
+            "ours": Ours(
+                distil=DistilConfig(extractor_steps=2, steps=1, batch=2, widths=(8,)),
+                chosen={"kimg": 0.016, "widths": (8, 16), "cycle": 0},
+            ),
+        }[name]
         short.fit(tiny_pack, shots, seed=seed, progress=False)
         asked = short.asked(masks_of(shots), torch.arange(TAP**2).reshape(1, TAP, TAP) % 5) if name == "ours" else None
         found.append(short.synthesize(masks_of(shots), OTHERS) if asked is None else asked)
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_the_refined_method_learns_nothing_twice(tiny_pack, shots, monkeypatch):
+    trained: list[str] = []
+    monkeypatch.setattr(ours_module, "run_to_end", lambda training, progress: trained.append(training.name))
+    methods = tiny_methods()
+    for method in (methods["ours"], methods["refined"]):
+        method.fit(tiny_pack, shots, seed=0, progress=False)
+    assert len(trained) == 2 and methods["refined"].fit_seconds == methods["ours"].fit_seconds > 0
+    methods["refined"].fit(tiny_pack, shots[:2], seed=0, progress=False)
+    methods["ours"].fit(tiny_pack, shots[:2], seed=1, progress=False)
+    assert len(trained) == 6
+    assert methods["refined"].settings() == {**methods["ours"].settings(), "refine": 6, "reach": 12.0}
 
 
 def test_the_pack_stays_as_it_is(fitted, tiny_pack):
@@ -202,7 +219,7 @@ def test_misuse_is_refused(tiny_pack, name, fitted, shots):
 
 def test_quick_methods_train_for_a_shorter_time_and_search_as_long():
     quick, full = methods_for(True, 0.9), methods_for(False, 0.9)
-    assert list(quick) == list(full) == ["ignoring", "vote", "cgan", "lineargan", "ours"]
+    assert list(quick) == list(full) == ["ignoring", "vote", "cgan", "lineargan", "ours", "refined"]
     assert quick["lineargan"].settings() == full["lineargan"].settings()
     assert quick["cgan"].settings()["steps"] < full["cgan"].settings()["steps"]
     assert quick["ours"].settings()["mapper"]["kimg"] < full["ours"].settings()["mapper"]["kimg"]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sis_rearrange import losses
+from sis_rearrange.cycle import Cycle, Looks
 from sis_rearrange.features import SplitGenerator, sample_ws
-from sis_rearrange.training.cycle import Cycle, Looks
 
 
 @pytest.fixture

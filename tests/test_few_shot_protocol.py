@@ -254,6 +254,15 @@ def test_goals_hold_and_fail_where_they_should():
     assert goals({}, (1, 2)) == []
 
 
+def test_the_refined_method_has_goals_of_its_own_and_is_no_rival():
+    found = some_cells()
+    found |= {Place("refined", n, r): cell(0.6, 0.5) for n in (1, 2) for r in range(2)}
+    assert goals(found, (1, 2))[:5] == goals(some_cells(), (1, 2))
+    refined = goals(found, (1, 2))[5:]
+    assert [goal["goal"].endswith(", refined") for goal in refined] == [True] * 5
+    assert refined[0]["value"] == "+30.0"
+
+
 @pytest.fixture
 def report(tiny_pack, methods, tmp_path) -> dict:
     run = new_run(tiny_pack, methods | {"lineargan": ClassVote()})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sis_rearrange.tensors import assert_shape, cell_grid, from_uint8, one_hot, seeded_normal, to_uint8
+from sis_rearrange.tensors import assert_shape, cell_grid, from_uint8, instance_norm, one_hot, seeded_normal, to_uint8
 
 
 def test_uint8_round_trip_keeps_every_value():
@@ -51,3 +51,15 @@ def test_assert_shape():
     for shape in ([2, 4], [2], [2, 3, None]):
         with pytest.raises(ValueError, match="expected a tensor of shape"):
             assert_shape(torch.zeros(2, 3), shape)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_instance_norm_has_the_right_gradient_in_any_layout(count):
+    x = torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    back = torch.randn(count, 8, 8, 4, generator=torch.Generator().manual_seed(1)).permute(0, 3, 1, 2)
+    mean, variance = x.mean((2, 3), keepdim=True), x.var((2, 3), keepdim=True, unbiased=False)
+    (wanted,) = torch.autograd.grad((x - mean) / (variance + 1e-5).sqrt(), x, back)
+    (found,) = torch.autograd.grad(instance_norm(x), x, back)
+    assert torch.allclose(found, wanted, atol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(instance_norm(x), torch.nn.functional.instance_norm(x))

@@ -116,7 +116,7 @@ def _inverted(pack: Pack, inversions: list[Inversion], device: str) -> Iterator[
 @click.command(
     epilog="\b\nExamples:\n"
     "  sis synthesize toonhead --condition sketch drawing.png --seeds 0-3 --out out/sketches\n"
-    "  sis synthesize toonhead --condition segmentation masks/ --seeds 7 --fit crop --out out/masks\n"
+    "  sis synthesize toonhead --condition segmentation masks/ --seeds 7 --fit crop --refine 6 --out out/masks\n"
     "  sis synthesize toonhead --condition exemplar 12 13 --seeds 0-3 --out out/exemplars\n"
     "  sis synthesize toonhead --condition scribble vague.png --samples 4 --out out/ideas\n"
     "  sis synthesize toonhead --condition segmentation mask.png --palette parts.json --out out/foreign"
@@ -134,6 +134,7 @@ def _inverted(pack: Pack, inversions: list[Inversion], device: str) -> Iterator[
 @click.option("--samples", default=1, show_default=True, help="Layouts of each drawing: the likeliest, then others.")
 @click.option("--temperature", default=1.0, show_default=True, help="How far the other layouts go: 0 not at all.")
 @click.option("--sample-seed", default=0, show_default=True, help="Seed of the other layouts.")
+@click.option("--refine", default=0, show_default=True, help="Steps that fit the picture to masks, scribbles; try 6.")
 @click.option(
     "--palette", help="What masks and scribbles are painted in: a JSON file, or a name such as celebamask-hq."
 )
@@ -154,6 +155,7 @@ def synthesize(
     samples: int,
     temperature: float,
     sample_seed: int,
+    refine: int,
     palette: str | None,
     proxy_masks: bool,
     psi: float,
@@ -167,7 +169,7 @@ def synthesize(
     """
     from sis_rearrange.conditions import OF_PARTS, load_palette
     from sis_rearrange.synthesis import Synthesizer
-    from sis_rearrange.targets import Layouts
+    from sis_rearrange.targets import Layouts, check_refine
     from sis_rearrange.whole_graph import for_run
 
     pack = open_pack(pack_name)
@@ -180,9 +182,10 @@ def synthesize(
     painted = None if palette is None else load_palette(palette)
     synth = Synthesizer(pack, device, for_run(backend, len(drawings) * len(seeds) * samples), painted)
     synth.check_request(condition, fit)
+    check_refine(refine, condition)
     inverted = [synth.set_source(inversion=inversion) for inversion in read_sources(files, pack)]
     sources = [*inverted, *(synth.set_source(seed=seed, psi=psi) for seed in unless_sources(seeds, files))]
-    failed = _paint_all(synth, sources, drawings, condition, fit, layouts, out, proxy_masks)
+    failed = _paint_all(synth, sources, drawings, condition, fit, layouts, refine, out, proxy_masks)
     done = len(drawings) - failed
     click.echo(f"wrote {done * len(sources) * samples} pictures of {done} of {len(drawings)} drawings to {out}")
     if failed:
@@ -196,6 +199,7 @@ def _paint_all(
     condition: str,
     fit: str,
     layouts: Layouts,
+    refine: int,
     out: Path,
     proxy_masks: bool,
 ) -> int:
@@ -211,18 +215,16 @@ def _paint_all(
     bar = tqdm(drawings.items(), unit="drawing", disable=None)
     for name, drawing in bar:
         try:
-            targets = synth.vary(synth.read(drawing, condition, fit), layouts)
+            for number, target in enumerate(synth.vary(synth.read(drawing, condition, fit), layouts), start=1):
+                title = name if layouts.samples == 1 else f"{name}_sample{number}"
+                shown = _paint_looks(synth, sources, target, refine, title, out, proxy_masks)
+                if len(rows) < SHEET_ROWS:
+                    rows.append((title, [target.drawing, synth.proxy_image(target.labels[0]), *shown]))
         except InputError as error:
             if len(drawings) == 1:
                 raise
             failed += 1
             bar.write(f"Error: {error}", file=sys.stderr)
-            continue
-        for number, target in enumerate(targets, start=1):
-            title = name if len(targets) == 1 else f"{name}_sample{number}"
-            shown = _paint_looks(synth, sources, target, title, out, proxy_masks)
-            if len(rows) < SHEET_ROWS:
-                rows.append((title, [target.drawing, synth.proxy_image(target.labels[0]), *shown]))
     if rows:
         looks = [(source.title, synth.source_image(source)) for source in sources[:SHEET_LOOKS]]
         sheet = synthesis_sheet(looks, rows, f"{synth.pack.name}: {condition}")
@@ -231,14 +233,17 @@ def _paint_all(
 
 
 def _paint_looks(
-    synth: Synthesizer, sources: list[Source], target: Target, title: str, out: Path, proxy_masks: bool
+    synth: Synthesizer, sources: list[Source], target: Target, refine: int, title: str, out: Path, proxy_masks: bool
 ) -> list[Image.Image]:
-    """One layout in every look, written to files; returns what the contact sheet shows of it."""
+    """One layout in every look, refined to each, written to files; returns what the contact sheet shows of it."""
     from sis_rearrange.images import write_png
 
     shown: list[Image.Image] = []
     for source in sources:
-        result, name = synth.paint(target, source), f"{title}_{source.title.replace(' ', '')}"
+        result, name = (
+            synth.paint(synth.refine(target, refine, source), source),
+            f"{title}_{source.title.replace(' ', '')}",
+        )
         result.save(out / f"{name}.png")
         if proxy_masks:
             write_png(out / f"{name}_proxy.png", synth.proxy_image(result.proxy_mask), result.metadata)

@@ -40,6 +40,13 @@ class Condition(ABC):
         `fit` is "crop", "pad" or "stretch". Raises `InputError` for an empty drawing or one of the wrong kind.
         """
 
+    def parts(self, x: torch.Tensor) -> torch.Tensor | None:
+        """Tensor [N, channels, R, R] -> part labels int64 [N, R, R], -1 where nothing was drawn.
+
+        None for conditions that do not say which part is where.
+        """
+        return None
+
     @abstractmethod
     def show(self, x: torch.Tensor) -> Image.Image:
         """Tensor [channels, R, R] -> RGB picture R x R of what the mapper was given."""

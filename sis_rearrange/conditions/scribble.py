@@ -77,6 +77,11 @@ class Scribble(Condition):
             raise InputError("the scribble is empty: paint a few strokes in the palette's colours on a white canvas")
         return coverage(square[None], self.channels, resolution), how
 
+    def parts(self, x: torch.Tensor) -> torch.Tensor:
+        """See `Condition.parts`: the class that covers most of each cell, -1 where most of it is bare."""
+        labels = x.argmax(dim=1)
+        return labels.masked_fill(labels == len(self.palette), UNPAINTED)
+
     def show(self, x: torch.Tensor) -> Image.Image:
         """Strokes in the palette's colours on white, faded where they cover only part of a cell."""
         colours = np.array([*self.palette.colours, CANVAS], dtype=np.float32)

@@ -67,6 +67,10 @@ class Segmentation(Condition):
         square, _ = to_square(labels, resolution, fit, fill=self.palette.background)
         return coverage(square[None], self.channels, resolution), how
 
+    def parts(self, x: torch.Tensor) -> torch.Tensor:
+        """See `Condition.parts`: the class that covers most of each cell."""
+        return x.argmax(dim=1)
+
     def show(self, x: torch.Tensor) -> Image.Image:
         """The class that covers most of each cell, in the palette's colours."""
         return Image.fromarray(self.palette.to_rgb(x.argmax(dim=0).cpu().numpy()))

@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 from sis_rearrange.conditions import Condition
+from sis_rearrange.cycle import Looks
 from sis_rearrange.domains import Domain, domain_names, get_domain, render_many
 from sis_rearrange.errors import InputError
-from sis_rearrange.evaluation.networks import Judge, Networks, Sources, bars_shown, batches, parts
+from sis_rearrange.evaluation.networks import Judge, Networks, bars_shown, batches, parts
 from sis_rearrange.losses import cells_reachable
 from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.metrics import class_iou, confusion, miou, pixel_accuracy
@@ -77,7 +78,7 @@ class Synthesized(NamedTuple):
     """A batch on its way from drawings to pictures."""
 
     at: slice  # its place among all
-    source: Sources
+    source: Looks
     wanted: torch.Tensor  # [N, r, r]: the proxy mask that the mapper would like best
     target: torch.Tensor  # [N, r, r]: the best one of clusters that the source has
     moved: Rearranged

@@ -192,6 +192,7 @@ class FewShotRun:
             kept += [to_uint8(pictures)[i] for i, n in enumerate(range(at.start, at.stop)) if n % protocol.samples == 0]
         finished = time.monotonic()
         of_targets = torch.cat(matrices).reshape(protocol.targets, protocol.samples, len(classes), -1).sum(dim=1)
+        seconds = {"fit": max(fitted - started, method.fit_seconds), "synthesize": finished - fitted}
         whole = of_targets.sum(dim=0)
         interval = bootstrap(of_targets, miou, what="targets")
         results = {
@@ -200,7 +201,7 @@ class FewShotRun:
             "miou_over_targets": [plain(interval.low), plain(interval.high)],
             "judge_frechet": plain(frechet_distance(torch.cat(features).numpy(), self.held_out)),
             "iou": by_class(whole, classes),
-            "seconds": {"fit": round(fitted - started, 1), "synthesize": round(finished - fitted, 1)},
+            "seconds": {name: round(value, 1) for name, value in seconds.items()},
             "threads": torch.get_num_threads(),
         }
         return results, strip_of(np.stack(kept[:IN_STRIP]))

@@ -19,13 +19,14 @@ from sis_rearrange.images import contact_sheet
 from sis_rearrange.metrics import mean_interval
 from sis_rearrange.pack import Pack
 
-OURS, RIVAL = "ours", "lineargan"
+OWN = {"ours": "", "refined": ", refined"}  # methods that are ours, and what is said of them in goals
+RIVAL = "lineargan"
 MARGIN = 15.0  # mIoU points above LinearGAN at N = 1
 FURTHEST = 1.25  # feature distance of results over that of unconditional samples
 ENOUGH = 3  # repeats that an interval can rest on
 HELPED = (
     "NOT FEW-SHOT: this pack's rearranger was trained with a segmenter's part labels (--parts, --part-colour), so what "
-    "uses it (ours, vote) rests on more annotation than its N samples; claims need one of `train_rearranger.py "
+    "uses it (ours, refined, vote) rests on more annotation than its N samples; claims need `train_rearranger.py "
     "PACK --unlabelled`"
 )
 MARK = "QUICK: few targets, few repeats, short trainings; a first impression, not the protocol's result"
@@ -131,14 +132,19 @@ def _over(value: float | None, below: float | None) -> float | None:
 def goals(found: Mapping[Place, Mapping[str, Any]], shots: Sequence[int]) -> list[dict[str, Any]]:
     """What the method is meant to reach: one entry each with its value in words and whether it ``holds``.
 
-    Only those whose cells are there. A lead is the mean over repeats of the difference within a repeat.
+    Only those whose cells are there, for each method of ours. A lead is the mean over repeats of the difference within
+    a repeat.
     """
+    return [goal for own in OWN for goal in _goals_of(own, found, shots)]
+
+
+def _goals_of(own: str, found: Mapping[Place, Mapping[str, Any]], shots: Sequence[int]) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
 
     def add(goal: str, value: str, holds: bool) -> None:
-        entries.append({"goal": goal, "value": value, "holds": holds})
+        entries.append({"goal": goal + OWN[own], "value": value, "holds": holds})
 
-    leads = {n: _leads(found, n) for n in shots}
+    leads = {n: _leads(own, found, n) for n in shots}
     if RIVAL in leads.get(1, {}):
         lead = leads[1][RIVAL]
         add(f"N = 1: at least {MARGIN:g} mIoU points above LinearGAN", f"{lead:+.1f}", lead >= MARGIN)
@@ -147,7 +153,7 @@ def goals(found: Mapping[Place, Mapping[str, Any]], shots: Sequence[int]) -> lis
             nearest_rival = min(by_method, key=lambda name: by_method[name])
             lead = by_method[nearest_rival]
             add(f"N = {n}: above every baseline", f"{lead:+.1f} to {nearest_rival}", lead > 0)
-    means = {n: mean_of([cell["miou"] for place, cell in found.items() if place[:2] == (OURS, n)]) for n in shots}
+    means = {n: mean_of([cell["miou"] for place, cell in found.items() if place[:2] == (own, n)]) for n in shots}
     known = [value for value in means.values() if value is not None]
     if len(known) > 1:
         rising = all(a <= b for a, b in pairwise(known))
@@ -155,7 +161,7 @@ def goals(found: Mapping[Place, Mapping[str, Any]], shots: Sequence[int]) -> lis
     ratios = [
         _over(cell["judge_frechet"], found.get(Place("ignoring", 0, place.repeat), {}).get("judge_frechet"))
         for place, cell in found.items()
-        if place.method == OURS
+        if place.method == own
     ]
     there = [ratio for ratio in ratios if ratio is not None]
     if there:
@@ -168,13 +174,13 @@ def goals(found: Mapping[Place, Mapping[str, Any]], shots: Sequence[int]) -> lis
     return entries
 
 
-def _leads(found: Mapping[Place, Mapping[str, Any]], shots: int) -> dict[str, float]:
-    """mIoU points of ours above each other method at an N, those without shots included."""
+def _leads(own: str, found: Mapping[Place, Mapping[str, Any]], shots: int) -> dict[str, float]:
+    """mIoU points of a method of ours above each baseline at an N, those without shots included."""
     differences: dict[str, list[float]] = {}
     for place, cell in found.items():
-        own = found.get(Place(OURS, shots, place.repeat), {}).get("miou")
-        if place.method != OURS and place.shots in (0, shots) and None not in (own, cell["miou"]):
-            differences.setdefault(place.method, []).append(100 * (own - cell["miou"]))
+        ours = found.get(Place(own, shots, place.repeat), {}).get("miou")
+        if place.method not in OWN and place.shots in (0, shots) and None not in (ours, cell["miou"]):
+            differences.setdefault(place.method, []).append(100 * (ours - cell["miou"]))
     return {name: sum(values) / len(values) for name, values in differences.items()}
 
 

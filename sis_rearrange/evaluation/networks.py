@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn as nn
 from tqdm import tqdm
 
+from sis_rearrange.cycle import Looks
 from sis_rearrange.features import SplitGenerator, sample_ws
 from sis_rearrange.pack import Pack
 from sis_rearrange.proxy import ProxyClusters
@@ -21,15 +21,6 @@ BATCH = 32
 NOISE_MODE = "const"
 
 Judge = Callable[[torch.Tensor], torch.Tensor]  # images [N, 3, H, W] in [-1, 1] -> logits of parts [N, K, H, W]
-
-
-class Sources(NamedTuple):
-    """Samples of the generator, up to the tap."""
-
-    ws: torch.Tensor  # [N, num_ws, w_dim]
-    feature_map: torch.Tensor  # [N, C, r, r]
-    skip: torch.Tensor  # [N, 3, r, r]
-    labels: torch.Tensor  # [N, r, r]: their proxy masks
 
 
 @dataclass(frozen=True)
@@ -48,18 +39,18 @@ class Networks:
         split = SplitGenerator(pack.generator(), proxy.resolution, NOISE_MODE)
         return Networks(split, proxy, pack.rearranger() if rearranger else None, psi)
 
-    def sources(self, seeds: Sequence[int]) -> Sources:
+    def sources(self, seeds: Sequence[int]) -> Looks:
         """Samples with these seeds."""
         ws = sample_ws(self.split.generator, seeds, self.psi)
         feature_map, skip = self.split.g1(ws)
-        return Sources(ws, feature_map, skip, self.proxy.labels(feature_map))
+        return Looks(ws, feature_map, skip, self.proxy.labels(feature_map))
 
-    def picture(self, source: Sources) -> torch.Tensor:
+    def picture(self, source: Looks) -> torch.Tensor:
         """Plain pictures ``[N, 3, H, W]`` in [-1, 1] of sources."""
         return self.split.g2(source.feature_map, source.skip, source.ws).clamp(-1, 1)
 
-    def rearrange(self, source: Sources, target: torch.Tensor) -> tuple[Rearranged, torch.Tensor]:
-        """Sources after target labels ``[N, r, r]``: what the rearranger returns, and pictures as in `picture`."""
+    def rearrange(self, source: Looks, target: torch.Tensor) -> tuple[Rearranged, torch.Tensor]:
+        """Looks after target labels ``[N, r, r]``: what the rearranger returns, and pictures as in `picture`."""
         assert self.rearranger is not None
         masks = one_hot(source.labels, self.proxy.K), one_hot(target, self.proxy.K)
         moved = self.rearranger(source.feature_map, source.skip, *masks)

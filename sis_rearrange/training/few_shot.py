@@ -21,6 +21,7 @@ from tqdm import trange
 
 from sis_rearrange.conditions import get_condition
 from sis_rearrange.conditions.palette import UNPAINTED
+from sis_rearrange.cycle import Looks
 from sis_rearrange.errors import InputError
 from sis_rearrange.extractor import SemanticExtractor, reduced
 from sis_rearrange.features import SplitGenerator, all_features, sample_ws, samples_at_once
@@ -39,7 +40,6 @@ from sis_rearrange.pack import (
 from sis_rearrange.sampling import pick_device
 from sis_rearrange.stylegan2 import Generator
 from sis_rearrange.tensors import assert_shape
-from sis_rearrange.training.cycle import Looks
 from sis_rearrange.training.distil import DistilConfig, DistilTraining
 from sis_rearrange.training.mapper import MapperConfig, MapperTraining
 from sis_rearrange.training.pack_training import facts_of, provenance

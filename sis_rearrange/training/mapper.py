@@ -24,6 +24,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from sis_rearrange.conditions import Condition, condition_names
+from sis_rearrange.cycle import Cycle, Looks
 from sis_rearrange.errors import InputError, nearest
 from sis_rearrange.features import SplitGenerator, sample_ws
 from sis_rearrange.losses import part_weights
@@ -33,7 +34,6 @@ from sis_rearrange.rearranger import Rearranger
 from sis_rearrange.sampling import check_psi
 from sis_rearrange.stylegan2 import Discriminator
 from sis_rearrange.training.checks import check_not_negative, check_positive, check_share
-from sis_rearrange.training.cycle import Cycle, Looks
 from sis_rearrange.training.run import Training, run_training
 from sis_rearrange.training.scale import Scale, check_precision, cut
 from sis_rearrange.training.schedule import learning_rate

@@ -27,6 +27,7 @@ class Baseline(ABC):
     title: ClassVar[str]  # for people
     learns: ClassVar[bool] = True  # whether the annotated samples make a difference
     psi: float  # truncation of the samples
+    fit_seconds: float = 0.0  # of the `fit` that stands, where the last call found it done already
 
     @abstractmethod
     def fit(self, pack: Pack, shots: Sequence[Shot], seed: int, progress: bool | None = None) -> None:

@@ -15,6 +15,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from sis_rearrange.tensors import instance_norm
+
 START = 8  # cells per side where the generator begins
 HIDDEN = 24  # channels of what a mask says to the normalisations of a block
 SLOPE = 0.2
@@ -35,7 +37,7 @@ class SpatialNorm(nn.Module):
     def forward(self, x: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
         """``x [N, C, h, w]``, ``said [N, HIDDEN, h, w]`` to ``[N, C, h, w]``."""
         scale, shift = self.scale_and_shift(said).chunk(2, dim=1)
-        return F.instance_norm(x) * (1 + scale) + shift
+        return instance_norm(x) * (1 + scale) + shift
 
 
 class SpatialBlock(nn.Module):

@@ -44,6 +44,17 @@ class Cycle(nn.Module):
         self.split, self.rearranger, self.segmenter = split, rearranger, segmenter
         self.discriminator = discriminator
 
+    def picture(self, logits: torch.Tensor, looks: Looks) -> torch.Tensor:
+        """Pictures ``[N, 3, H, W]`` of wanted proxy masks, logits ``[N, K, r, r]``, in N looks.
+
+        The rearranger gets the hard mask, the soft one the gradient.
+        """
+        logits = within_reach(logits.float(), looks.labels)
+        soft = logits.softmax(dim=1)
+        mask = one_hot(logits.argmax(dim=1), logits.shape[1]) + soft - soft.detach()
+        moved = self.rearranger(looks.feature_map, looks.skip, one_hot(looks.labels, logits.shape[1]), mask)
+        return self.split.g2(moved.feature_map, moved.skip, looks.ws)
+
     def forward(
         self, logits: torch.Tensor, looks: Looks, parts: torch.Tensor, weights: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -53,17 +64,12 @@ class Cycle(nn.Module):
         the segmenter takes for a part; the second, the discriminator's non-saturating loss, holds against that.
 
         Args:
-            logits: the mapper's, ``[N, K, r, r]``. The rearranger gets the hard mask, the soft one the gradient.
+            logits: the mapper's, ``[N, K, r, r]``.
             looks: N samples, others than those drawn.
             parts: what was drawn, labels ``[N, H, W]``.
             weights: of the part classes ``[P]``, see `losses.parts_shown`.
         """
-        logits = within_reach(logits.float(), looks.labels)
-        soft = logits.softmax(dim=1)
-        hard = one_hot(logits.argmax(dim=1), logits.shape[1])
-        mask = hard + soft - soft.detach()
-        moved = self.rearranger(looks.feature_map, looks.skip, one_hot(looks.labels, logits.shape[1]), mask)
-        pictures = self.split.g2(moved.feature_map, moved.skip, looks.ws)
+        pictures = self.picture(logits, looks)
         seen = self.segmenter(pictures.clamp(-1, 1)).float()
         shown = parts_shown(seen, parts, weights)
         if self.discriminator is None:
