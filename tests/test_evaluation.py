@@ -32,6 +32,7 @@ from sis_rearrange.evaluation.rearrangement import (
     COLOUR_PARTS,
     MIN_PIXELS,
     colour_distance,
+    coloured_parts,
     part_colours,
     score_colours,
     score_rearrangement,
@@ -318,3 +319,7 @@ def test_the_judge_labels_every_pixel(tiny_pack: Pack):
     assert labels.shape == (2, 32, 32) and labels.dtype == torch.int64
     classes = get_domain("toonhead").classes
     assert set(COLOUR_PARTS) < set(classes)  # a renamed class would silently leave its colour out
+    assert coloured_parts(classes) == [classes.index(part) for part in COLOUR_PARTS]
+    scene = get_domain("landscape").classes
+    assert coloured_parts(scene) == list(range(len(scene)))
+    assert coloured_parts(("background", "wing")) == [0, 1]

@@ -26,7 +26,7 @@ def pack(request: pytest.FixtureRequest) -> Pack:
 
 
 def test_these_are_shipped():
-    assert SHIPPED == ["critters", "toonhead"]
+    assert SHIPPED == ["critters", "landscape", "toonhead"]
 
 
 def test_it_is_sound_and_small(pack):

@@ -109,6 +109,18 @@ def test_several_layouts_are_the_facades(studio, synth, tiny_pack):
         assert (pixels(text) == np.asarray(result.image)).all()
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_refined_pictures_are_the_facades(studio, synth, tiny_pack, samples):
+    synth.set_source(seed=3, psi=0.8)
+    wanted = synth.synthesize(tiny_pack.file("drawings/scribble-1.png"), "scribble", samples=samples, refine=2)
+    drawing = drawing_of(tiny_pack, "scribble")
+    found = call(studio, "render", look=LOOK, condition="scribble", drawing=drawing, samples=samples, refine=2)
+    pictures = [found["image"], *(each["image"] for each in found["alternatives"])]
+    for text, result in zip(pictures, wanted.samples, strict=True):
+        assert (pixels(text) == np.asarray(result.image)).all()
+    assert "--refine 2" in found["command"] and found["metadata"]["refine"] == "2"
+
+
 def test_a_painted_proxy_mask_is_taken_to_the_letter(studio):
     labels = np.random.default_rng(0).integers(0, K, (TAP, TAP)).astype(np.uint8)
     found = call(studio, "render", look=LOOK, condition="proxy", drawing=base64_of(Image.fromarray(labels)))
@@ -126,6 +138,7 @@ def test_colours_that_are_not_quite_the_palettes_are_said(studio, tiny_pack):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"refine": 6}, "refine: is for segmentation and scribble"),
         ({"condition": "sketsch"}, "unknown condition 'sketsch'; did you mean 'sketch'"),
         ({"drawing": base64_of(np.full((32, 32), 255, np.uint8))}, "drawing: the drawing is empty|drawing: .*line"),
         ({"drawing": base64_of(b"no picture at all")}, "drawing: not a picture in a known format"),

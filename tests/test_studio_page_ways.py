@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from studio_browser import after, chromium, drawn, picture_file, remember, shorten, stroke, visit
+from studio_browser import after, answered, chromium, drawn, picture_file, remember, shorten, stroke, visit
 
 from sis_rearrange import load_pack
 
@@ -47,6 +47,22 @@ def test_undo_redo_and_going_back_add_nothing_to_the_history(browser: Any, url: 
         assert _current(page) == [1] and remember(page) == 2
         page.locator("#panel-draw .segment", has_text="Sketch").click()
         _marked(page, None)
+
+
+def test_a_closer_fit_corrects_the_picture_after_each_stroke(browser: Any, url: str) -> None:
+    with visit(browser, f"{url}?pack=toonhead") as page:
+        before, refined = drawn(page), []
+        closer = page.get_by_role("button", name="Closer fit")
+        assert closer.get_attribute("aria-pressed") == "false"
+        after(page, lambda: refined.append(answered(page, closer.click)))
+        assert refined[0]["metadata"]["refine"] == "6" and closer.get_attribute("aria-pressed") == "true"
+        assert (drawn(page) != before).any() and remember(page) == 2
+        after(page, lambda: stroke(page, HAIR))
+        page.locator("#panel-draw .strip-list button").last.click()  # as it was at first
+        drawn(page)
+        assert closer.get_attribute("aria-pressed") == "false"
+        page.locator("#panel-draw .segment", has_text="Sketch").click()
+        assert closer.is_hidden()
 
 
 def test_films_stay_in_the_history(browser: Any, url: str) -> None:

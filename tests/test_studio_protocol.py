@@ -23,6 +23,7 @@ def test_a_request_has_defaults():
     assert isinstance(request, RenderRequest)
     assert request.look == Look(seed=3) and request.drawing.data == b"hello"
     assert (request.fit, request.samples, request.temperature, request.layout_seed) == ("pad", 1, 1.0, 0)
+    assert request.refine == 0
     assert (request.client, request.number, request.pack) == ("", 0, None)
 
 
@@ -54,6 +55,7 @@ def test_a_data_url_is_taken_as_it_is():
         ({"samples": 0}, "samples: expected a whole number from 1 to 8"),
         ({"samples": 9}, "samples: expected a whole number from 1 to 8"),
         ({"temperature": -1}, "temperature: expected a number"),
+        ({"refine": 13}, "refine: expected a whole number from 0 to 12"),
         ({"condition": "x" * 65}, "condition: expected a line"),
         ({"condition": "a\nb"}, "condition: expected a line"),
         ({"client": "x" * 65}, "client: expected a line"),

@@ -67,7 +67,7 @@ def score_colours(
         for pictures, found in ((networks.picture(source), before), (networks.rearrange(source, target[at])[1], after)):
             found.append(part_colours(pictures, parts(judge, pictures), len(classes)))
     sources, results = torch.cat(before), torch.cat(after)
-    chosen = [classes.index(name) for name in COLOUR_PARTS if name in classes]
+    chosen = coloured_parts(classes)
     scores: dict[str, float] = {}
     kept = colour_distance(results, sources)[:, chosen]
     yardstick = colour_distance(results, sources.roll(max(1, len(seeds) // 2), 0))[:, chosen]
@@ -77,6 +77,12 @@ def score_colours(
         scores[f"colour_to_{title}_all"] = float(distance.nanmean())
     pairs = {classes[label]: int((~kept[:, i].isnan()).sum()) for i, label in enumerate(chosen)}
     return scores, {"colour_pairs": pairs}
+
+
+def coloured_parts(classes: Sequence[str]) -> list[int]:
+    """Labels of the parts whose colours are compared: `COLOUR_PARTS` where a domain has them, else all of its parts."""
+    known = set(COLOUR_PARTS) <= set(classes)
+    return [classes.index(name) for name in (COLOUR_PARTS if known else classes)]
 
 
 def part_colours(images: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from sis_rearrange.evaluation.networks import Judge, parts
-from sis_rearrange.evaluation.rearrangement import COLOUR_PARTS, MIN_PIXELS, colour_distance, part_colours
+from sis_rearrange.evaluation.rearrangement import MIN_PIXELS, colour_distance, coloured_parts, part_colours
 from sis_rearrange.losses import class_means
 from sis_rearrange.metrics import Interval, bootstrap
 from sis_rearrange.tensors import assert_shape, one_hot
@@ -55,7 +55,7 @@ def score_style(
     Names: ``style_colour_to_source_<part>`` and ``style_texture_...``, ``all`` for all named parts together; and the
     yardstick ``..._to_shuffled_...``, the distance to a source half the set away.
     """
-    chosen = [classes.index(name) for name in COLOUR_PARTS if name in classes]
+    chosen = coloured_parts(classes)
     seen = [parts(judge, x) for x in (results, sources)]
     scores: dict[str, float] = {}
     intervals: dict[str, Interval] = {}

@@ -87,6 +87,8 @@ def render_command(request: RenderRequest, condition: str, backend: str, names: 
     if request.samples > 1:
         command.add("--samples", request.samples, "--temperature", request.temperature)
         command.add("--sample-seed", request.layout_seed)
+    if request.refine:
+        command.add("--refine", request.refine)
     return names.end(command.add("--backend", backend), OUT)
 
 

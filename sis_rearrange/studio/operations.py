@@ -159,14 +159,14 @@ class Operations:
         drawing, size = self._drawing(request, model, condition)
         with noted_warnings() as notes, calling("drawing"):
             if request.samples == 1:
-                results = [synth.synthesize(drawing, condition, request.fit, shown.source)]
+                results = [synth.synthesize(drawing, condition, request.fit, shown.source, refine=request.refine)]
             else:
                 targets = self._layouts(synth.read(drawing, condition, request.fit), request)
         if request.samples > 1:
             results = []
             for target in targets:
                 yield
-                results.append(synth.paint(target, shown.source))
+                results.append(synth.paint(synth.refine(target, request.refine, shown.source), shown.source))
         fit = Fit(request.fit, size)
         names = self._names(model, request.look, request.drawing.look)
         command = render_command(request, condition, synth.backend, names)

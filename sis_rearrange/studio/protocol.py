@@ -71,6 +71,7 @@ class RenderRequest(Request):
     samples: int = 1
     temperature: float = 1.0
     layout_seed: int = 0
+    refine: int = 0
 
     @classmethod
     def _own(cls, fields: Fields, limits: Limits) -> dict[str, Any]:
@@ -82,6 +83,7 @@ class RenderRequest(Request):
             "samples": fields.whole("samples", 1, limits.samples, 1),
             "temperature": fields.number("temperature", 0, MAX_TEMPERATURE, 1.0),
             "layout_seed": fields.whole("layout_seed", 0, MAX_SEED, 0),
+            "refine": fields.whole("refine", 0, limits.refine, 0),
         }
 
 

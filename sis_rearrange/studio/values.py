@@ -23,6 +23,7 @@ class Limits:
     upload_bytes: int = 16_000_000  # of a picture to invert
     upload_pixels: int = 24_000_000
     samples: int = 8  # layouts of one drawing
+    refine: int = 12  # steps that fit a picture to its drawing
     gallery: int = 48  # looks in one request
     frames: int = 60  # of a morph
     classes: int = 24  # own ones

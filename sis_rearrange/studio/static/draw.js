@@ -18,6 +18,8 @@ import { Variations } from "./variations.js";
 import { Well } from "./well.js";
 
 const FIRST_STEP = { ink: "Draw some lines", index: "Paint a few strokes", well: "Drop in a picture" };
+const REFINED = ["segmentation", "scribble"]; // they say which part is where, so the picture can be held against them
+const REFINE_STEPS = 6;
 const TO_THE_LETTER = ["proxy", "exemplar"]; // they leave nothing open: no variations, no doubt
 const FIRST = { look: 6, layout: 11 }; // what the page opens with
 
@@ -34,6 +36,7 @@ class Draw {
     this.app = app;
     this.modes = modesOf(app.info);
     this.sheets = new Map();
+    this.isCloser = false;
     this.brush = { tool: "brush", value: app.info.parts.at(-1)?.label ?? 0, size: 0.06, mirror: false };
     this.painter = new Painter("Your drawing", this.brush, {
       onstroke: () => this.render(false), oncommit: () => this.render(true), onpick: (value) => this.tools.choose(value),
@@ -59,7 +62,8 @@ class Draw {
       button("From the look", () => this.startFrom(this.look.value), { kind: "quiet", title: "Begin with the look's own layout" }),
       button("By chance", () => this.startFrom({ seed: Math.floor(Math.random() * 1e6), psi: this.look.psi }), { kind: "quiet", title: "Begin with the layout of another sample" }),
       fileButton("Open a file", (file) => this.#open(file), { kind: "quiet" }));
-    const side = h("aside", { class: "side-panel", "aria-label": "Tools" }, this.modeRow, this.note, this.tools.element,
+    this.closer = button("Closer fit", () => this.#setCloser(!this.isCloser), { kind: "quiet", "aria-pressed": "false", title: "After each stroke, correct what the picture shows in the wrong place; takes about half a second" });
+    const side = h("aside", { class: "side-panel", "aria-label": "Tools" }, this.modeRow, this.note, this.tools.element, h("div", { class: "button-row" }, this.closer),
       h("div", { class: "start" }, h("h3", { class: "label" }, "Start a drawing"), this.start));
     this.actions = sheetActions(this.painter);
     this.board = h("section", { class: "card board", "aria-label": "Drawing" },
@@ -101,6 +105,7 @@ class Draw {
     this.switch.put(mode.name);
     this.note.textContent = mode.title;
     const painted = mode.kind !== "well";
+    this.closer.parentElement.hidden = !this.#canRefine;
     this.painter.element.hidden = this.actions.hidden = this.tools.element.hidden = this.start.parentElement.hidden = !painted;
     this.well.element.hidden = painted;
     this.variations.clear();
@@ -120,11 +125,23 @@ class Draw {
 
   // ------------------------------------------------------------ asking for pictures
 
-  /** The render request of what is drawn, or null where there is nothing to render. */
-  request() {
+  /** Whether the picture can be held against the parts that were painted. */
+  get #canRefine() {
+    return this.app.info.can_edit_parts && REFINED.includes(this.mode.name);
+  }
+
+  #setCloser(on) {
+    this.isCloser = on;
+    this.closer.setAttribute("aria-pressed", String(on));
+    this.render(true);
+  }
+
+  /** The render request of what is drawn, or null where there is nothing to render; strokes under way are not refined. */
+  request({ whole = true } = {}) {
     if (this.#isEmpty()) return null;
     const drawing = this.mode.kind === "well" ? this.well.drawing() : this.#encoded();
-    return { look: this.look.value, condition: this.mode.name, drawing };
+    const refine = whole && this.isCloser && this.#canRefine ? REFINE_STEPS : 0;
+    return { look: this.look.value, condition: this.mode.name, drawing, refine };
   }
 
   #isEmpty() {
@@ -147,8 +164,8 @@ class Draw {
       return this.result.say(`${FIRST_STEP[this.mode.kind]}, and the picture appears here.`);
     }
     const tag = commit ? this.#state() : null;
-    const key = this.mode.kind === "well" ? null : `${this.mode.name} ${JSON.stringify(this.look.value)} ${this.sheet.version}`;
-    this.latest.ask(() => this.request(), { urgent: commit, tag, key });
+    const key = this.mode.kind === "well" ? null : `${this.mode.name} ${JSON.stringify(this.look.value)} ${this.sheet.version} ${commit && this.isCloser}`;
+    this.latest.ask(() => this.request({ whole: commit }), { urgent: commit, tag, key });
     if (commit) this.variations.clear();
   }
 
@@ -238,11 +255,13 @@ class Draw {
 
   #state() {
     const data = this.mode.kind === "well" ? this.well.state() : this.sheet.plane.data.slice();
-    return { mode: this.mode.name, look: this.look.value, data };
+    return { mode: this.mode.name, look: this.look.value, data, closer: this.isCloser };
   }
 
-  #restore({ mode, look, data }) {
+  #restore({ mode, look, data, closer }) {
     this.look.put(look);
+    this.isCloser = closer;
+    this.closer.setAttribute("aria-pressed", String(closer));
     this.#openMode(this.modes.find((each) => each.name === mode));
     if (this.mode.kind === "well") this.well.put(data);
     else this.painter.restore(data);
