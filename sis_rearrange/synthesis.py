@@ -236,9 +236,10 @@ class Synthesizer:
         segmenter = on_device(self.pack.segmenter(), self.device)
         cycle = Cycle(self.sources.split_of(source), self.sources.rearranger, segmenter)
         given = target.logits if target.variation is None else target.logits + target.variation
-        # copies: tensors of inference mode cannot take part in a gradient
-        looks = Looks(*(x.clone() for x in (source.ws, source.feature_map, source.skip, source.labels)))
-        change = refinement(cycle, given.clone(), looks, target.parts.to(self.device).clone(), steps)
+        with torch.inference_mode(False):
+            # copies: tensors of inference mode cannot take part in a gradient
+            looks = Looks(*(x.clone() for x in (source.ws, source.feature_map, source.skip, source.labels)))
+            change = refinement(cycle, given.clone(), looks, target.parts.to(self.device).clone(), steps)
         variation = change if target.variation is None else target.variation + change
         return replace(target, variation=variation, refined=steps)
 

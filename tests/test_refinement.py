@@ -127,6 +127,9 @@ def test_each_layout_is_refined_and_looks_have_their_own(toonhead, synth):
     once = synth.synthesize(drawing, "scribble", refine=2)
     assert np.array_equal(once.proxy_mask, result.proxy_mask)
     assert synth.refine(target, 0) is target
+    with torch.inference_mode():
+        inside = synth.refine(target, 2)
+    assert inside.variation is not None and torch.allclose(inside.variation, here.variation, atol=1e-2)
 
 
 def test_what_cannot_be_refined_is_refused(toonhead, synth, tiny_pack):
