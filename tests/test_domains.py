@@ -223,3 +223,18 @@ def test_missing_rendering_packages_are_named(name, package):
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'sis_rearrange[domains]'" in run.stdout and f"'{package}'" in run.stdout
+
+
+def test_a_toonhead_says_which_shapes_it_has():
+    pytest.importorskip("dicebear", reason="the extra domains is not installed")
+    found = [toonhead.shapes(index) for index in range(40)]
+    assert {each["mouth"] for each in found} == {"agape", "angry", "laugh", "sad", "smile"}
+    bearded = (
+        toonhead.TOONHEAD.classes.index("beard")
+        in toonhead.TOONHEAD.render(next(i for i in range(40) if "beard" in found[i]), 64)[1]
+    )
+    shaven = (
+        toonhead.TOONHEAD.classes.index("beard")
+        in toonhead.TOONHEAD.render(next(i for i in range(40) if "beard" not in found[i]), 64)[1]
+    )
+    assert bearded and not shaven

@@ -63,6 +63,12 @@ def _drawing(index: int) -> ElementTree.Element:
     return root
 
 
+def shapes(index: int) -> dict[str, str]:
+    """Which shape of each layer a picture has, as in ``{"hair": "bun", "mouth": "smile"}``; beards may be absent."""
+    uses = [use.get("href", "") for use in _drawing(index).iter("use")]
+    return {layer(use): dicebear.variant(use) for use in uses}
+
+
 def _flat(tree: ElementTree.Element) -> ElementTree.Element:
     return dicebear.flat(tree, lambda component: _LABELS[layer(component)])
 
