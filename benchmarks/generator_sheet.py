@@ -9,6 +9,7 @@ python benchmarks/generator_sheet.py toonhead128 --against toonhead --run runs/t
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from tqdm import tqdm
 from sis_rearrange.cli.options import OneLine, open_pack
 from sis_rearrange.domains import SPLITS, get_domain, render_many, split_indices
 from sis_rearrange.domains.toonhead import shapes
+from sis_rearrange.errors import InputError
 from sis_rearrange.features import sample_ws
 from sis_rearrange.images import contact_sheet, write_bytes, write_png
 from sis_rearrange.pack import Pack
@@ -141,12 +143,12 @@ def beside_renders(pack: Pack) -> Image.Image:
 
 def curve(run: Path, kimg: float, reference: float | None) -> bytes:
     """The distance against kimg as it was scored in training, and half of what is to be beaten; PNG."""
-    import io
-
     from matplotlib.figure import Figure
 
     lines = [json.loads(line) for line in (run / "stats.jsonl").read_text(encoding="utf-8").splitlines()]
-    name = next(key for line in lines for key in line if key.startswith("score/judge_frechet"))
+    name = next((key for line in lines for key in line if key.startswith("score/judge_frechet")), None)
+    if name is None:
+        raise InputError(f"{run}: this run scored no samples (train_generator.py --score-samples)")
     points = {line["step"]: line[name] for line in lines if name in line}
     scale = kimg / max(line["step"] for line in lines)
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
@@ -193,8 +195,10 @@ def main(
             click.echo(f"judge distance of {count} samples of {each.name}, {each.resolution} px: {value:.3f}")
         click.echo(f"times smaller: {reference / found[pack]:.2f}")
     if run is not None:
-        made = pack.info["provenance"]["generator.safetensors"]["config"]
-        write_bytes(out / f"{pack.name}-curve.png", curve(run, float(made["kimg"]), reference))
+        kimg = pack.info["provenance"].get("generator.safetensors", {}).get("config", {}).get("kimg")
+        if kimg is None:
+            raise InputError(f"--run: pack {pack.name!r} does not say for how many pictures its generator was trained")
+        write_bytes(out / f"{pack.name}-curve.png", curve(run, float(kimg), reference))
     write_png(out / f"{pack.name}-renders.png", beside_renders(pack))
     write_png(out / f"{pack.name}-shapes.png", shapes_sheet(pack, count, renders, steps))
     click.echo(f"wrote {out}")

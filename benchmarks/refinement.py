@@ -20,6 +20,7 @@ from tqdm import tqdm
 from sis_rearrange.cli.options import OneLine, open_pack
 from sis_rearrange.conditions import OF_PARTS, get_condition
 from sis_rearrange.domains import render_many, split_indices
+from sis_rearrange.errors import InputError
 from sis_rearrange.evaluation.drawings import drawn, rendered_domain
 from sis_rearrange.evaluation.networks import parts
 from sis_rearrange.images import contact_sheet, write_png
@@ -33,7 +34,9 @@ ON_SHEET = 10
 
 
 def numbers(text: str) -> list[int]:
-    """ "0,3,6" as numbers."""
+    """The numbers of a list such as 0,3,6; InputError for anything else."""
+    if not all(word.isdecimal() for word in text.split(",")):
+        raise InputError(f"--steps {text}: give whole numbers, as in 0,3,6")
     return [int(word) for word in text.split(",")]
 
 
