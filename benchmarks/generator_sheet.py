@@ -129,7 +129,7 @@ def example_row(layer: str, known: Sequence[str], side: int) -> list[Image.Image
     domain, found = get_domain("toonhead"), []
     for shape in known:
         index = next(i for i in SPLITS["test"] if shapes(i).get(layer, NONE) == shape)
-        found.append(Image.fromarray(domain.render(index, side)[0]))
+        found.append(Image.fromarray(domain.picture(index, side)))
     return found
 
 

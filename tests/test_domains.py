@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import io
 import subprocess
@@ -94,6 +95,16 @@ def test_resolution_only_samples_the_same_drawing(name, index):
     reduced = np.asarray(Image.fromarray(large).reduce(4))
     assert np.abs(reduced.astype(int) - small).mean() < 1.5
     assert (dicebear.majority(large_mask, 4, 10) == small_mask).mean() > 0.99
+
+
+@EVERY
+def test_the_picture_alone_is_the_same_picture(name):
+    domain = get_domain(name)
+    assert domain.render_picture is not None
+    assert np.array_equal(domain.picture(6, 48), domain.render(6, 48)[0])
+    assert np.array_equal(dataclasses.replace(domain, render_picture=None).picture(6, 48), domain.render(6, 48)[0])
+    with pytest.raises(InputError, match="index -1"):
+        domain.picture(-1, 48)
 
 
 @EVERY

@@ -192,4 +192,5 @@ CRITTERS = Domain(
     licence="CC0 1.0",
     credit="Critters by DiceBear (https://www.dicebear.com), CC0 1.0, colours and pose varied",
     render=partial(dicebear.render, _drawing, _flat, len(_CLASSES)),
+    render_picture=partial(dicebear.render_picture, _drawing),
 )

@@ -129,6 +129,12 @@ def render(
     return rasterise_picture(tree, resolution), rasterise_mask(flat_of(tree), resolution, classes)
 
 
+def render_picture(drawing: Callable[[int], ElementTree.Element], index: int, resolution: int) -> np.ndarray:
+    """The picture that `render` gives, without its mask, which takes most of the time; raises as `render`."""
+    check_request(index, resolution)
+    return rasterise_picture(drawing(index), resolution)
+
+
 # ---- pixels ----------------------------------------------------------------------------------------------------
 
 

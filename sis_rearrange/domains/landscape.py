@@ -285,4 +285,5 @@ LANDSCAPE = Domain(
     credit="Landscape by DiceBear (https://www.dicebear.com), CC0 1.0, colours and places varied, "
     "house, trees and clouds added",
     render=partial(dicebear.render, _drawing, _flat, len(_LAYERS)),
+    render_picture=partial(dicebear.render_picture, _drawing),
 )

@@ -113,4 +113,5 @@ TOONHEAD = Domain(
     credit="ToonHead by Johan Melin (https://www.figma.com/community/file/1589627891082866389), CC BY 4.0, "
     "rendered with DiceBear, colours and pose varied",
     render=partial(dicebear.render, _drawing, _flat, len(_LAYERS)),
+    render_picture=partial(dicebear.render_picture, _drawing),
 )

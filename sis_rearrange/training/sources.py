@@ -55,7 +55,7 @@ class Renders(Pictures):
 
     def __getitem__(self, number: int) -> np.ndarray:
         split = SPLITS["train"]
-        return self.domain.render(split[number % len(split)], self.resolution)[0]
+        return self.domain.picture(split[number % len(split)], self.resolution)
 
 
 class ImageFiles(Pictures):
