@@ -75,6 +75,7 @@ Examples:
 @click.option("--natural", default=DEFAULTS.natural, help="Weight: that picture looks real; 0 for none.")
 @click.option("--cycle-batch", default=DEFAULTS.cycle_batch, help="Samples of each step followed to the picture.")
 @click.option("--cycle-after", default=DEFAULTS.cycle_after, help="Share of the run before that starts.")
+@click.option("--unpainted", default=DEFAULTS.unpainted, help="Share of samples with a part left out of the drawing.")
 @click.option("--seed", default=DEFAULTS.seed, help="Which samples are seen, and the initial weights.")
 @click.option("--ema", default=DEFAULTS.ema, help="Decay per step of the averaged weights.")
 @click.option("--save-every", default=DEFAULTS.save_every, help="Steps between states, scores and image grids.")

@@ -22,7 +22,7 @@ from sis_rearrange.conditions import (
 from sis_rearrange.conditions.base import coverage, reduced
 from sis_rearrange.conditions.strokes import plan
 from sis_rearrange.errors import InputError
-from sis_rearrange.tensors import from_uint8
+from sis_rearrange.tensors import from_uint8, one_hot
 
 NAMES = ("background", "skin", "eyes", "hair")
 COLOURS = ((30, 30, 60), (250, 210, 170), (90, 220, 230), (240, 180, 40))
@@ -228,6 +228,20 @@ def test_photo_is_not_a_mask() -> None:
 
 
 # -- segmentation ----------------------------------------------------------------------------------------------------
+
+
+def test_drawings_without_a_part() -> None:
+    labels = torch.tensor([[[0, 1], [2, 2]]])
+    segmentation, scribble = (get_condition(name, PALETTE) for name in ("segmentation", "scribble"))
+    x = one_hot(labels, segmentation.channels)
+    bare = segmentation.without(x, [2])
+    assert torch.equal(bare[:, :2], x[:, :2]) and not bare[:, 2:].any() and x[:, 2].any()
+    x = one_hot(labels, scribble.channels)
+    bare = scribble.without(x, [1, 2])
+    assert torch.equal(bare[0, -1], torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
+    assert torch.equal(bare.sum(dim=1), x.sum(dim=1)) and torch.equal(bare[:, 0], x[:, 0])
+    lines = torch.rand(1, 1, 4, 4)
+    assert torch.equal(get_condition("sketch").without(lines, [0, 1]), lines)
 
 
 def test_segmentation_averages_cover_not_labels() -> None:

@@ -11,9 +11,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from sis_rearrange.conditions import get_condition
 from sis_rearrange.errors import InputError
 from sis_rearrange.features import SplitGenerator, all_features, sample_ws
 from sis_rearrange.pack import SEGMENTER, load_pack, mapper_file
+from sis_rearrange.tensors import one_hot
 from sis_rearrange.training.distil import DistilConfig, weighted_loss
 from sis_rearrange.training.few_shot import (
     Shot,
@@ -144,6 +146,22 @@ def test_neither_segmenter_nor_judge_takes_part(tiny_pack, shots, tmp_path, monk
     learnt = learn_from_shots(tiny_pack, shots, tmp_path / "run", MAPPER, DISTIL, progress=False)
     assert 0 <= learnt.scores["score/proxy_accuracy"] <= 1 and learnt.scores["minutes"] > 0
     assert not learnt.segmenter.training and not learnt.mapper.training
+
+
+@pytest.mark.parametrize("name", ["segmentation", "scribble"])
+def test_parts_that_no_shot_shows_count_as_unpainted(tiny_pack, shots, tmp_path, name):
+    part = int(shots[0].labels.flatten().mode().values)
+    shots = [Shot(shot.ws, shot.labels.where(shot.labels != part, (part + 1) % P)) for shot in shots]
+    config = replace(MAPPER, condition=name, unpainted=0.5)
+    learnt = learn_from_shots(tiny_pack, shots, tmp_path / "run", config, DISTIL, progress=False)
+    condition = get_condition(name, tiny_pack.palette())
+    labels = torch.randint(0, P, (2, 32, 32), generator=torch.Generator().manual_seed(0))
+    drawings = one_hot(labels, condition.channels)
+    with torch.no_grad():
+        painted, left_out = learnt.mapper(drawings), learnt.mapper(condition.without(drawings, [part]))
+        other = learnt.mapper(condition.without(drawings, [(part + 1) % P]))
+    torch.testing.assert_close(painted, left_out, atol=1e-5, rtol=0)
+    assert (painted - other).abs().max() > 1e-3
 
 
 def test_the_pack_gets_mapper_and_segmenter(tiny_pack_path, shots, tmp_path):

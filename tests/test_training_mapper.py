@@ -47,6 +47,20 @@ def run_script(*arguments):
     return CliRunner().invoke(script["main"], [str(argument) for argument in arguments])
 
 
+def test_parts_are_left_out_of_the_asked_share_of_drawings(tiny_pack):
+    config = replace(TINY, condition="segmentation", batch=64, cycle=0.0, natural=0.0, unpainted=0.5)
+    pairs = training_of(tiny_pack, config).pairs(range(64), np.random.default_rng(0))
+    bare = (pairs.drawings.sum(dim=1) < 0.01).flatten(1).any(dim=1)
+    assert 0.3 < bare.float().mean() < 0.7
+    for drawing, parts in zip(pairs.drawings[bare], pairs.parts[bare], strict=True):
+        left_out = set(parts.unique().tolist()) - set(drawing.sum(dim=(1, 2)).nonzero().flatten().tolist())
+        assert left_out  # all of a part, wherever it is
+    whole = training_of(tiny_pack, replace(config, unpainted=0.0)).pairs(range(64), np.random.default_rng(0))
+    assert torch.equal(whole.drawings[~bare], pairs.drawings[~bare])
+    with pytest.raises(InputError, match="--unpainted 1"):
+        replace(config, unpainted=1.0)
+
+
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_learns_held_out_proxy_masks(tiny_pack, name):
     training = training_of(

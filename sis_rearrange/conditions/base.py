@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -46,6 +47,13 @@ class Condition(ABC):
         None for conditions that do not say which part is where.
         """
         return None
+
+    def without(self, x: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
+        """Tensor [N, channels, R, R] as if nobody had painted these part labels; linear in ``x``.
+
+        Drawings that do not say which part is where stay as they are.
+        """
+        return x
 
     @abstractmethod
     def show(self, x: torch.Tensor) -> Image.Image:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
@@ -81,6 +83,13 @@ class Scribble(Condition):
         """See `Condition.parts`: the class that covers most of each cell, -1 where most of it is bare."""
         labels = x.argmax(dim=1)
         return labels.masked_fill(labels == len(self.palette), UNPAINTED)
+
+    def without(self, x: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
+        """See `Condition.without`: their strokes become bare canvas."""
+        x = x.clone()
+        x[:, -1] += x[:, list(classes)].sum(dim=1)
+        x[:, list(classes)] = 0
+        return x
 
     def show(self, x: torch.Tensor) -> Image.Image:
         """Strokes in the palette's colours on white, faded where they cover only part of a cell."""

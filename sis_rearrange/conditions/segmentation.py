@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -70,6 +72,12 @@ class Segmentation(Condition):
     def parts(self, x: torch.Tensor) -> torch.Tensor:
         """See `Condition.parts`: the class that covers most of each cell."""
         return x.argmax(dim=1)
+
+    def without(self, x: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
+        """See `Condition.without`: cells that no class covers."""
+        x = x.clone()
+        x[:, list(classes)] = 0
+        return x
 
     def show(self, x: torch.Tensor) -> Image.Image:
         """The class that covers most of each cell, in the palette's colours."""

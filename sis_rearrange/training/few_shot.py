@@ -13,13 +13,13 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from tqdm import trange
 
-from sis_rearrange.conditions import get_condition
+from sis_rearrange.conditions import Condition, get_condition
 from sis_rearrange.conditions.palette import UNPAINTED
 from sis_rearrange.cycle import Looks
 from sis_rearrange.errors import InputError
@@ -46,7 +46,7 @@ from sis_rearrange.training.pack_training import facts_of, provenance
 from sis_rearrange.training.run import TICK, run_training
 from sis_rearrange.training.schedule import learning_rate
 from sis_rearrange.training.seeds import TRAIN_SEEDS
-from sis_rearrange.unet import UNet
+from sis_rearrange.unet import ConvBlock, UNet
 
 EXTRACTOR_STEPS = {"linear": 1000, "nonlinear": 200}
 # Of the mapper's training unless asked otherwise: three minutes on two cores at 64 pixels, most of each step spent on
@@ -59,6 +59,7 @@ MAPPER_SETTINGS: dict[str, Any] = {
     "natural": 0.15,
     "cycle_batch": 7,
     "cycle_after": 0.15,
+    "unpainted": 0.4,
 }
 STATISTICS_SEEDS = range(TRAIN_SEEDS - 201_000, TRAIN_SEEDS - 200_968)  # samples that give channels their spread
 _LR = {"linear": 1e-3, "nonlinear": 5e-3}  # of Adam; LinearGAN's for the linear one
@@ -225,6 +226,22 @@ def mapper_from_shots(
     return training
 
 
+@torch.no_grad()
+def overlook_unknown(mapper: SemanticMapper, condition: Condition, shots: Sequence[Shot], num_classes: int) -> None:
+    """Make the mapper take parts that no shot shows for unpainted, in place.
+
+    It has never seen them drawn, so what their channels' initial weights say of them means nothing; a part that is left
+    out is filled in as ``MapperConfig.unpainted`` has taught it.
+    """
+    shown = {int(label) for shot in shots for label in shot.labels.unique()}
+    unknown = [label for label in range(num_classes) if label not in shown]
+    first = cast("torch.nn.Conv2d", cast("ConvBlock", mapper.unet.down[0])[0])
+    count = condition.channels  # those after them say where a cell is
+    read_as = condition.without(torch.eye(count)[:, :, None, None], unknown)[:, :, 0, 0]  # [channel, as which others]
+    own = first.weight[:, :count]
+    first.weight[:, :count] = torch.einsum("ojhw,cj->ochw", own, read_as.to(own))
+
+
 def few_shot_config(pack: Pack, condition: str = "segmentation", **chosen: Any) -> MapperConfig:
     """Settings for a few shots, short as these trainings are; ``chosen`` stands in place of `MAPPER_SETTINGS`."""
     settings = MAPPER_SETTINGS | ({} if DISCRIMINATOR in pack.info["files"] else {"natural": 0.0}) | chosen
@@ -287,6 +304,7 @@ def learn_from_shots(
     segmenter = teaching.segmenter.eval().requires_grad_(False)
     training = mapper_from_shots(pack, segmenter, config, where, teaching.extractor)
     scores = run_training(training, run, tick)
+    overlook_unknown(training.ema, training.condition, shots, len(pack.classes))
     scores["minutes"] += told["minutes"]
     return Learnt(training.ema, segmenter, scores | {"score/segmenter_agreement": told["score/agreement"]})
 

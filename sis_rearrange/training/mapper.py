@@ -58,6 +58,7 @@ class MapperConfig:
     natural: float = 0.0  # weight of the discriminator's opinion of that picture; 0 switches it off
     cycle_batch: int = 4  # samples of each step that are followed to the picture
     cycle_after: float = 0.3  # share of the run before that starts
+    unpainted: float = 0.0  # share of samples with a part that the drawing leaves out, for the mapper to fill in
     precision: str = "float32"  # of convolutions; bfloat16 is faster on processors that have it
     seed: int = 0
     ema: float = 0.998  # decay per step of the averaged weights that are shipped
@@ -69,7 +70,7 @@ class MapperConfig:
             raise InputError(f"--condition {self.condition}: unknown{hint}")
         check_positive(self, "batch", "kimg", "lr", "save_every")
         check_not_negative(self, "seed", "weight_decay", "cycle", "natural")
-        check_share(self, "cycle_after", "ema", "label_smoothing")
+        check_share(self, "cycle_after", "ema", "label_smoothing", "unpainted")
         check_psi(self.psi)
         if self.cycle > 0 and not 1 <= self.cycle_batch < self.batch:
             raise InputError(f"--cycle-batch {self.cycle_batch}: must be at least 1 and below --batch {self.batch}")
@@ -179,7 +180,17 @@ class MapperTraining(Training):
         """Sample the generator and draw what it shows; ``rng`` decides how."""
         looks = self._looks(seeds)
         images, parts = self._seen(looks)
-        return Pairs(images, self.condition.from_samples(images, parts, rng).to(self.device), parts, looks)
+        return Pairs(images, self._drawn(images, parts, rng).to(self.device), parts, looks)
+
+    def _drawn(self, images: torch.Tensor, parts: torch.Tensor | None, rng: np.random.Generator) -> torch.Tensor:
+        """What the condition makes of samples; in some it leaves out a part, for the mapper to fill in."""
+        drawings = self.condition.from_samples(images, parts, rng)
+        if parts is None or not self.config.unpainted:
+            return drawings
+        for at in np.flatnonzero(rng.random(len(drawings)) < self.config.unpainted):
+            part = int(rng.choice(parts[at].unique().cpu().numpy()))
+            drawings[at : at + 1] = self.condition.without(drawings[at : at + 1], [part])
+        return drawings
 
     @torch.no_grad()
     def _step_pairs(self) -> tuple[Pairs, torch.Tensor | None]:
@@ -193,7 +204,7 @@ class MapperTraining(Training):
         images, parts = self._seen(looks)
         every = self.scale.gather(images, at, config.batch)
         every_parts = None if parts is None else self.scale.gather(parts.to(torch.uint8), at, config.batch).long()
-        drawings = self.condition.from_samples(every, every_parts, rng)[torch.from_numpy(at)]
+        drawings = self._drawn(every, every_parts, rng)[torch.from_numpy(at)]
         return Pairs(images, drawings.to(self.device), parts, looks), every_parts
 
     def _other_looks(self, pairs: Pairs) -> Looks:

@@ -28,6 +28,7 @@ from sis_rearrange.training.few_shot import (
     distil_training,
     few_shot_config,
     mapper_from_shots,
+    overlook_unknown,
     shots_hash,
 )
 from sis_rearrange.training.mapper import MapperConfig
@@ -61,6 +62,7 @@ class Ours(Rearranging):
         run_to_end(teaching, progress)
         training = mapper_from_shots(pack, teaching.segmenter, config, torch.device("cpu"), teaching.extractor)
         run_to_end(training, progress)
+        overlook_unknown(training.ema, training.condition, shots, len(pack.classes))
         self._networks, self._mapper = Networks.of(pack, self.psi), training.ema
         self._segmenter = teaching.segmenter.eval().requires_grad_(False)
         self._given, self.fit_seconds = given, time.monotonic() - started
