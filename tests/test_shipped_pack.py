@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from sis_rearrange.conditions import CONDITIONS
+from sis_rearrange.conditions import CONDITIONS, Hed
 from sis_rearrange.domains import SPLITS, get_domain
 from sis_rearrange.features import SplitGenerator, sample_ws
 from sis_rearrange.pack import Pack, load_pack, mapper_file, verify_pack
+from sis_rearrange.tensors import to_uint8
 from sis_rearrange.weights import decode_weights
 
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
@@ -84,3 +86,15 @@ def test_drawings_are_of_the_test_split(pack):
         assert pack.info["provenance"][relpath]["index"] in SPLITS["test"]
         with Image.open(pack.file(relpath)) as image:
             assert image.format == "PNG" and image.width == image.height
+
+
+def test_soft_edges_all_over_a_picture_are_no_paper_grain():
+    """Its HED map is mid grey in a good half, from which the outlines still stand out."""
+    pack = load_pack(str(PRETRAINED / "toonhead"))
+    with torch.no_grad():
+        generator = pack.generator()
+        picture = to_uint8(generator.synthesis(sample_ws(generator, [660_042], 0.9)))[0]
+    edges = Hed().draw(picture, None, 0)
+    assert Hed().is_map(edges) and np.median(np.asarray(edges)) > 45
+    lines = Hed().read(edges, pack.resolution)[0][0, 0]
+    assert 0.1 < lines.mean() < 0.4

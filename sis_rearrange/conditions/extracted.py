@@ -121,7 +121,8 @@ class MapCondition(Condition):
             if int(values.max()) - int(values.min()) < 8:
                 raise InputError("the map is empty: it has one tone all over; hand in a map with near and far parts")
             return _resized(spread(values.astype(np.float32)), resolution)[None], how
-        ink_mask(values)  # refuses empty paper and noise in its own words
+        strong = np.where(values < LINE * values.max(), 0, values).astype(np.uint8)  # soft edges are no grain of paper
+        ink_mask(strong)  # refuses empty paper and noise in its own words
         return line_planes(values.astype(np.float32) / 255, resolution, LINE)[None], how
 
     def show(self, x: torch.Tensor) -> Image.Image:
