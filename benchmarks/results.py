@@ -42,8 +42,8 @@ of unconditional samples of the same seeds; smaller is better. Intervals: 95 %. 
 samples, masks, seeds and generator; the annotated samples' labels come from the pack's segmenter.
 
 **Ours was developed on these very masks** and on the annotated samples of the first two repeats: several of its
-settings were compared there, the better ones kept. Its lead is to that extent flattered, and margins within a point of a goal
-decide nothing.
+settings were compared there, the better ones kept. Its lead is to that extent flattered, and margins within a point
+of a goal decide nothing.
 """
 # "Semantic image synthesis with an unconditional generator", NeurIPS 2023: mIoU, LinearGAN and theirs, by N.
 PAPER: dict[str, dict[int, tuple[float, float]]] = {
