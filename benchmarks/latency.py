@@ -51,7 +51,7 @@ def steps(synth: Synthesizer, path: Path, condition: str) -> dict[str, Call]:
     """Every step by itself, and the whole."""
     source = synth.source
     assert source is not None
-    reader, mapper = synth.reader_and_mapper(condition)
+    reader, mapper = synth.readers.halves(condition)
     drawing = read_image(path)
     x, fit = reader.read(drawing, mapper.image_resolution)
     labels = synth.labels_for(synth.read(path, condition))
@@ -64,7 +64,7 @@ def steps(synth: Synthesizer, path: Path, condition: str) -> dict[str, Call]:
         "read the file": lambda: read_image(path),
         "condition reader": lambda: (reader.read(drawing, mapper.image_resolution), reader.show(x[0])),
         "networks, one call": lambda: synth.paths.draw(mapper, x, source),
-        "  mapper alone": lambda: synth.map_condition(x, condition),
+        "  mapper alone": lambda: synth.readers.map(x, condition),
         "  rearranger alone": rearrange,
         "  G2 alone": lambda: g2(*moved, ws),
         "tensor to picture": lambda: fit.undo(Image.fromarray(to_uint8(image)[0])),

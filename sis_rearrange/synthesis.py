@@ -1,31 +1,28 @@
 """The facade: fix the look once, then ask for many layouts.
 
-A *source* gives the look (see `sources`). A *target* is the layout that somebody drew, as a proxy mask.
+A *source* gives the look (see `sources`). A *target* is the layout that somebody drew, as a proxy mask (see `readers`).
 `Synthesizer.synthesize` takes one drawing to one picture; `Synthesizer.rearrange` is the batched tensor method. What
 runs the networks is `whole_graph.Paths`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from sis_rearrange.conditions import Condition, Palette, cluster_palette, get_condition, read_proxy_mask
+from sis_rearrange.conditions import Palette
 from sis_rearrange.conditions.palette import UNPAINTED
 from sis_rearrange.cycle import Cycle, Looks
-from sis_rearrange.errors import InputError, nearest
-from sis_rearrange.images import Fit, fit_image, flatten, name_of, read_image
+from sis_rearrange.errors import InputError
+from sis_rearrange.images import Fit
 from sis_rearrange.inversion import Inversion
-from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.pack import SEGMENTER, Pack
 from sis_rearrange.proxy import within_reach
+from sis_rearrange.readers import Readers
 from sis_rearrange.refinement import refinement
 from sis_rearrange.sampling import DEFAULT_PSI, metadata, on_device, pick_device
 from sis_rearrange.sources import Sources
@@ -33,9 +30,6 @@ from sis_rearrange.targets import Layouts, Pictures, Result, Target, check_refin
 from sis_rearrange.tensors import assert_shape, one_hot, to_uint8
 from sis_rearrange.variants import BANK, variations
 from sis_rearrange.whole_graph import Source, confidence
-
-INVERSION_SUFFIX = ".safetensors"
-EXEMPLAR_STEPS = 60  # of the inversion of a picture whose layout alone is wanted
 
 
 class Synthesizer:
@@ -56,15 +50,10 @@ class Synthesizer:
         self.pack, self.device = pack, pick_device(device)
         self.sources = Sources(pack, self.device, backend)
         self.proxy, self.split, self.paths = self.sources.proxy, self.sources.split, self.sources.paths
-        self.proxy_palette = cluster_palette(self.proxy.K)
-        self.source, self._painted = None, painted
+        self.readers = Readers(self.sources, painted)
+        self.proxy_palette = self.readers.proxy_palette
+        self.source = None
         self._layouts: torch.Tensor | None = None
-        self._mappers: dict[str, tuple[Condition, SemanticMapper]] = {}
-        self._readers: Mapping[str, Callable[[Any, str], Target]] = {
-            **{name: partial(self._read_drawing, name) for name in pack.conditions()},
-            "exemplar": self._read_exemplar,
-            "proxy": self._read_proxy,
-        }
 
     @property
     def backend(self) -> str:
@@ -74,7 +63,7 @@ class Synthesizer:
     @property
     def conditions(self) -> tuple[str, ...]:
         """What `synthesize` takes as condition with this pack."""
-        return tuple(self._readers)
+        return self.readers.conditions
 
     # ---------------------------------------------------------------- the look
 
@@ -112,26 +101,12 @@ class Synthesizer:
 
     def read(self, drawing: Any, condition: str, fit: str = "pad") -> Target:
         """Read a drawing once, to be painted in any number of looks; arguments and errors as `synthesize`."""
-        self.check_request(condition, fit)
-        with torch.inference_mode():
-            return self._readers[condition](drawing, fit)
-
-    def check_request(self, condition: str, fit: str = "pad") -> None:
-        """Raise InputError, with the nearest known name, unless condition and fit are ones that `read` takes."""
-        if condition not in self._readers:
-            raise InputError(
-                f"unknown condition {condition!r}{nearest(condition, self._readers)} "
-                f"(pack {self.pack.name!r} takes {', '.join(self._readers)})"
-            )
-        Fit(fit, (1, 1))
+        psi = None if self.source is None else self.source.psi
+        return self.readers.read(drawing, condition, fit, DEFAULT_PSI if psi is None else psi)
 
     def proxy_image(self, labels: torch.Tensor | np.ndarray) -> Image.Image:
         """A proxy mask ``[r, r]`` as an index picture in the clusters' colours; "proxy" reads it back."""
         return self.proxy_palette.to_image(labels.cpu().numpy() if isinstance(labels, torch.Tensor) else labels)
-
-    def map_condition(self, x: torch.Tensor, condition: str) -> torch.Tensor:
-        """Condition tensors ``[N, channels, R, R]`` to logits of proxy masks ``[N, K, r, r]``."""
-        return self.paths.map(self.reader_and_mapper(condition)[1], x.to(self.device))
 
     # ---------------------------------------------------------------- the picture
 
@@ -170,11 +145,11 @@ class Synthesizer:
             first, *others = (self.paint(self.refine(target, refine, source), source) for target in targets)
             return replace(first, alternatives=tuple(others))
         source = self._wanted(source)
-        self.check_request(condition, fit)
+        self.readers.check(condition, fit)
         if refine or condition not in self.pack.conditions():
             return self.paint(self.refine(self.read(drawing, condition, fit), refine, source), source)
-        x, how = self._read_file(condition, drawing, fit)
-        reader, mapper = self.reader_and_mapper(condition)
+        x, how = self.readers.file(drawing, condition, fit)
+        reader, mapper = self.readers.halves(condition)
         image, labels, sure, moved = self.sources.paths_of(source).draw(mapper, x.to(self.device), source)
         return self._result(condition, source, image, labels, sure, moved, reader.show(x[0]), how)
 
@@ -285,75 +260,6 @@ class Synthesizer:
             drawing=drawing,
             metadata=metadata(self.pack, source.seed, source.psi, condition, self.backend),
         )
-
-    # ---------------------------------------------------------------- readers, one per kind of drawing
-
-    def _read_drawing(self, condition: str, drawing: Any, fit: str) -> Target:
-        """A drawing of a condition that has a mapper."""
-        x, how = self._read_file(condition, drawing, fit)
-        logits, (reader, mapper) = self.map_condition(x, condition), self.reader_and_mapper(condition)
-        labels, drawn = logits.argmax(dim=1), reader.show(x[0])
-        return Target(condition, labels, logits, True, drawn, how, mapper.temperature, parts=reader.parts(x))
-
-    def _read_file(self, condition: str, drawing: Any, fit: str) -> tuple[torch.Tensor, Fit]:
-        """The condition's tensor ``[1, channels, R, R]`` on the CPU."""
-        image = read_image(drawing)
-        reader, mapper = self.reader_and_mapper(condition)
-        try:
-            return reader.read(image, mapper.image_resolution, fit)
-        except InputError as error:
-            raise InputError(f"{name_of(image)}: {error}") from None
-
-    def _read_exemplar(self, drawing: Any, fit: str) -> Target:
-        """The layout of another sample, which is square, so that there is nothing to fit; or of a real picture."""
-        if isinstance(drawing, str | Path) and Path(drawing).suffix == INVERSION_SUFFIX:
-            drawing = Inversion.load(drawing, self.pack)
-        if isinstance(drawing, str | Path | Image.Image | np.ndarray):
-            return self._read_picture(drawing, fit)
-        if isinstance(drawing, Source):
-            exemplar = drawing
-        elif isinstance(drawing, Inversion):
-            exemplar = self.sources.of_inversion(drawing)
-        elif isinstance(drawing, torch.Tensor):
-            exemplar = self.sources.of_ws(drawing)
-        elif isinstance(drawing, int | np.integer):
-            psi = self.source.psi if self.source is not None else None
-            exemplar = self.sources.of_seed(int(drawing), DEFAULT_PSI if psi is None else psi)
-        else:
-            kind = type(drawing).__name__
-            raise InputError(f"{kind}: an exemplar is a picture, or a sample: give its seed, as in 12")
-        picture = self.sources.image(exemplar)
-        return self._exemplar(exemplar, picture, Fit("stretch", (picture.height, picture.width)))
-
-    def _read_picture(self, drawing: Any, fit: str) -> Target:
-        """The layout of a real picture: that of the ws which show it. Looks stay, so the generator is not tuned."""
-        from sis_rearrange.inversion import invert
-
-        square, how = fit_image(flatten(read_image(drawing)), self.split.generator.img_resolution, fit)
-        with torch.inference_mode(False), torch.enable_grad():
-            ws = invert(self.pack, square, EXEMPLAR_STEPS, starts=2, tune=False, device=self.device).ws
-        return self._exemplar(self.sources.of_ws(ws), square, how)
-
-    def _exemplar(self, exemplar: Source, picture: Image.Image, fit: Fit) -> Target:
-        target = self._given("exemplar", exemplar.labels[:1], picture, fit)
-        return replace(target, logits=self.proxy.logits(exemplar.feature_map[:1]))
-
-    def _read_proxy(self, drawing: Any, fit: str) -> Target:
-        """A proxy mask that somebody edited or painted."""
-        cells, drawn, how = read_proxy_mask(drawing, self.proxy_palette, self.proxy.resolution, fit)
-        return self._given("proxy", torch.from_numpy(cells)[None].to(self.device), drawn, how)
-
-    def _given(self, condition: str, labels: torch.Tensor, drawing: Image.Image, fit: Fit) -> Target:
-        return Target(condition, labels, None, False, drawing, fit)
-
-    # ---------------------------------------------------------------- parts
-
-    def reader_and_mapper(self, condition: str) -> tuple[Condition, SemanticMapper]:
-        """The two halves of a condition that the pack has a mapper for: file to tensor, tensor to logits."""
-        if condition not in self._mappers:
-            mapper = on_device(self.pack.mapper(condition), self.device)
-            self._mappers[condition] = get_condition(condition, self.pack.palette(), self._painted), mapper
-        return self._mappers[condition]
 
     def _wanted(self, source: Source | None) -> Source:
         found = self.source if source is None else source

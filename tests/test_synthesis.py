@@ -297,7 +297,7 @@ def test_a_picture_can_be_the_exemplar(synth, tmp_path, monkeypatch):
     """A sample of the generator, found again by inversion: its layout comes near the sample's own."""
     picture = synth.source_image(Synthesizer(synth.pack, "cpu", "torch").set_source(seed=12))
     picture.save(tmp_path / "photo.png")
-    monkeypatch.setattr("sis_rearrange.synthesis.EXEMPLAR_STEPS", 12)
+    monkeypatch.setattr("sis_rearrange.readers.EXEMPLAR_STEPS", 12)
     found = synth.synthesize(tmp_path / "photo.png", "exemplar")
     own = synth.synthesize(12, "exemplar").proxy_mask
     others = [synth.synthesize(seed, "exemplar").proxy_mask for seed in (2, 3, 4, 5)]

@@ -137,8 +137,8 @@ def test_the_engine_paints_what_torch_paints(plain, engine, tiny_pack, condition
         drawing = tiny_pack.file(f"drawings/{condition}-{number}.png")
         source = plain.set_source(seed=number)
         target = plain.read(drawing, condition)
-        x = plain.reader_and_mapper(condition)[0].read(read_image(drawing), SIDE)[0]
-        mapper = plain.reader_and_mapper(condition)[1]
+        x = plain.readers.halves(condition)[0].read(read_image(drawing), SIDE)[0]
+        mapper = plain.readers.halves(condition)[1]
         wanted, found = (each.paths.draw(mapper, x, source) for each in (plain, engine))
         spread = float(wanted[0].max() - wanted[0].min())
         assert float((found[0] - wanted[0]).abs().max()) < 1e-3 * spread

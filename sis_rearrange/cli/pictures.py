@@ -181,7 +181,7 @@ def synthesize(
         raise InputError(f"--palette: is for {' and '.join(OF_PARTS)}, not {condition}; leave it out")
     painted = None if palette is None else load_palette(palette)
     synth = Synthesizer(pack, device, for_run(backend, len(drawings) * len(seeds) * samples), painted)
-    synth.check_request(condition, fit)
+    synth.readers.check(condition, fit)
     check_refine(refine, condition)
     inverted = [synth.set_source(inversion=inversion) for inversion in read_sources(files, pack)]
     sources = [*inverted, *(synth.set_source(seed=seed, psi=psi) for seed in unless_sources(seeds, files))]

@@ -155,7 +155,7 @@ class Operations:
             model, condition = model.own(condition), kind
         shown = model.look(request.look)
         synth = shown.synth
-        synth.check_request(condition, request.fit)
+        synth.readers.check(condition, request.fit)
         drawing, size = self._drawing(request, model, condition)
         with noted_warnings() as notes, calling("drawing"):
             if request.samples == 1:
@@ -307,7 +307,7 @@ def _warm(model: Model, condition: str, drawing: Path, source: Source) -> Genera
 
 def _drawn(model: Model, condition: str, picture: Image.Image, parts: np.ndarray | None) -> dict[str, bytes]:
     """A picture as somebody would have drawn it, larger; nothing where the condition lacks what that takes."""
-    reader = model.fast.reader_and_mapper(condition)[0]
+    reader = model.fast.readers.halves(condition)[0]
     if reader.needs_labels and parts is None:
         return {}
     size = (DRAWN_SIDE, DRAWN_SIDE)

@@ -200,7 +200,7 @@ class Studio:
             condition, pack = str(classes.about["condition"]), load_pack(own_folder(classes))
         _check_ends(request)
         if condition is not None and pack is None:
-            model.fast.check_request(condition)
+            model.fast.readers.check(condition)
         ends = (request.first, request.second)
         looks = [end.look for end in ends if end.look is not None] + ([request.look] if request.look else [])
         names = Names(pack.name if pack else model.pack.name, self.device, self._files_of(looks))
