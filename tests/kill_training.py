@@ -35,6 +35,7 @@ CONFIG = GeneratorConfig(
     batch=4,
     r1_interval=3,
     path_weight=1.0,
+    patch_weight=0.5,
     path_interval=2,
     ada_target=0.3,
     ada_kimg=0.05,

@@ -51,6 +51,7 @@ GENERATOR = GeneratorConfig(
     batch=8,
     r1_interval=2,
     path_weight=1.0,
+    patch_weight=0.5,
     path_interval=2,
     mixing=0.5,
     ada_target=0.3,

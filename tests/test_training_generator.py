@@ -39,6 +39,7 @@ TINY = GeneratorConfig(
     batch=4,
     r1_interval=2,
     path_weight=1.0,
+    patch_weight=0.5,
     path_interval=3,
     ada_target=0.3,
     ada_kimg=0.05,
@@ -82,7 +83,7 @@ def state_of(training):
 
 
 def test_samples_come_to_look_like_the_pictures():
-    plain = replace(TINY, noise=False, ada_target=0.0, path_weight=0.0, mixing=0.0, r1_interval=8)
+    plain = replace(TINY, noise=False, ada_target=0.0, path_weight=0.0, patch_weight=0.0, mixing=0.0, r1_interval=8)
     training = training_of(replace(plain, batch=8, lr=1e-2, d_lr=1e-2, ema_kimg=0.05))
     real = from_uint8(np.stack([Squares()[number] for number in range(8)])).mean(0)
 
@@ -109,7 +110,7 @@ def test_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path, cha
         one, two = whole.train_step(), rest.train_step()
         assert all(one[name] == two[name] for name in one if name != "waiting")
     assert all(torch.equal(a, b) for a, b in zip(state_of(whole), state_of(rest), strict=True))
-    assert whole.counters() == rest.counters() and whole.adaptive.p > 0 and whole.path_mean > 0
+    assert whole.counters() == rest.counters() and whole.adaptive.p > 0 and whole.paths.mean > 0
 
 
 def test_lazy_terms_come_at_their_steps():
@@ -117,8 +118,8 @@ def test_lazy_terms_come_at_their_steps():
     steps = [training.train_step() for _ in range(6)]
     assert [step for step, stats in enumerate(steps) if "loss/r1" in stats] == [0, 2, 4]
     assert [step for step, stats in enumerate(steps) if "loss/path" in stats] == [0, 3]
-    training = training_of(replace(TINY, gamma=0.0, path_weight=0.0))
-    assert not {"loss/r1", "loss/path"} & set(training.train_step())
+    training = training_of(replace(TINY, gamma=0.0, path_weight=0.0, patch_weight=0.0))
+    assert not {"loss/r1", "loss/path", "loss/patches", "loss/patch_critic"} & set(training.train_step())
 
 
 def test_the_average_has_its_half_life():
@@ -139,9 +140,9 @@ def test_styles_are_mixed_and_paths_weighed():
         one, two = (each._fakes(every, each._mixing(rng))[0] for each in (plain, mixed))
     assert not torch.allclose(one, two)
     lengths = plain._path_lengths(np.arange(2), True)
-    length = plain._move_path_mean([lengths])
-    assert plain._path_penalty(lengths).requires_grad and length == pytest.approx(lengths.mean().item())
-    assert length > 0 and plain.path_mean == pytest.approx(0.01 * length)
+    length = plain.paths.move_mean([lengths])
+    assert plain.paths.penalty(lengths).requires_grad and length == pytest.approx(lengths.mean().item())
+    assert length > 0 and plain.paths.mean == pytest.approx(0.01 * length)
 
 
 def test_flat_art_gets_no_noise():
@@ -180,7 +181,15 @@ def test_a_longer_run_goes_on_but_other_data_do_not(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"resolution": 12}, {"kimg": 0.0}, {"mixing": 1.5}, {"ada_target": 1.0}, {"lr": -1.0}, {"channel_base": 4}],
+    [
+        {"resolution": 12},
+        {"kimg": 0.0},
+        {"mixing": 1.5},
+        {"ada_target": 1.0},
+        {"lr": -1.0},
+        {"channel_base": 4},
+        {"patch_weight": -1.0},
+    ],
 )
 def test_settings_that_make_no_sense(change):
     with pytest.raises(InputError, match="^--"):

@@ -29,15 +29,16 @@ from sis_rearrange.training.generator_batch import OwnPictures, Piece
 from sis_rearrange.training.generator_config import GeneratorConfig
 from sis_rearrange.training.growth import Networks
 from sis_rearrange.training.memory import saved_bytes
+from sis_rearrange.training.patch_critic import PatchCritic
+from sis_rearrange.training.path_length import PathLength
 from sis_rearrange.training.run import Training
 from sis_rearrange.training.scale import Scale
 from sis_rearrange.training.seeds import VALIDATION_SEEDS, step_seeds
 from sis_rearrange.training.sources import Feed, Pictures
 from sis_rearrange.training.states import completed
 
-_MIXED, _PATHS, _DIRECTIONS = 100, 101, 102  # streams of a sample's seed; noise has those from 1 on
+_MIXED, _PATHS = 100, 101  # streams of a sample's seed; noise has those from 1 on
 _W_AVERAGE = 0.998  # decay of w_avg per step
-_PATH_AVERAGE = 0.01  # share of the newest path length in its running mean
 
 __all__ = ["GeneratorConfig", "GeneratorTraining"]
 
@@ -74,14 +75,16 @@ class GeneratorTraining(Training):
         self.g, self.d = generator.to(self.device).train(), discriminator.to(self.device).train()
         self.ema = average.to(self.device).eval().requires_grad_(False)
         self.g.requires_grad_(True)
+        self.patches = PatchCritic(config).to(self.device) if config.patch_weight > 0 else None
+        self._judges = nn.ModuleList([self.d] if self.patches is None else [self.d, self.patches])
         self.g_optimizer = torch.optim.Adam(self.g.parameters(), lr=config.lr, betas=(0.0, 0.99))
-        self.d_optimizer = torch.optim.Adam(self.d.requires_grad_(True).parameters(), lr=config.d_lr, betas=(0.0, 0.99))
-        self.d.requires_grad_(False)
+        self.d_optimizer = torch.optim.Adam(self._judges.parameters(), lr=config.d_lr, betas=(0.0, 0.99))
+        self._judges.requires_grad_(False)
         mine = np.concatenate(self._positions)
         self._whole = len(self._positions[0]) == config.batch
         self.feed = Feed(pictures if self._whole else OwnPictures(pictures, config.batch, mine), len(mine), workers)
         self.adaptive = Adaptive(config.ada_target, config.ada_kimg)
-        self.path_mean = 0.0
+        self.paths = PathLength(config, self.scale)
         self.steps, self.batch, self.save_every = config.steps, config.batch, config.save_every
         if distance is not None:
             self.shown = (*self.shown, distance.name)
@@ -173,26 +176,31 @@ class GeneratorTraining(Training):
         config, p = self.config, self.adaptive.p
         penalise = config.gamma > 0 and self.step % config.r1_interval == 0
         to_real, to_fake = (draw_changes(config.batch, config.resolution, p, rng) for _ in range(2))
-        self.d.requires_grad_(True)
+        self._judges.requires_grad_(True)
         self.d_optimizer.param_groups[0]["lr"] = config.d_lr
         self.d_optimizer.zero_grad(set_to_none=True)
         noted, logits = {"loss/discriminator": 0.0} | ({"loss/r1": 0.0} if penalise else {}), []
         for piece in pieces:
             real = changed(piece.real, piece.its(to_real)).detach().requires_grad_(penalise)
             # The penalty needs second gradients, which reduced precision spoils
+            fake = changed(piece.fake.detach(), piece.its(to_fake))
             with self.scale.autocast(not penalise):
-                real_logits = self.d(real).float()
-                fake_logits = self.d(changed(piece.fake.detach(), piece.its(to_fake))).float()
+                real_logits, fake_logits = self.d(real).float(), self.d(fake).float()
             loss = losses.discriminator(real_logits, fake_logits) * self._share(piece)
             noted["loss/discriminator"] += loss.item()
             if penalise:
                 penalty = losses.r1_penalty(real_logits, real, config.gamma) * self._share(piece)
                 noted["loss/r1"] += penalty.item()
                 loss = loss + penalty * config.r1_interval
+            if self.patches is not None:
+                with self.scale.autocast(not penalise):
+                    own, penalty = self.patches.own_loss(real, fake, piece.positions, self.step, penalise)
+                loss = loss + (own + penalty * config.r1_interval) * self._share(piece)
+                noted["loss/patch_critic"] = noted.get("loss/patch_critic", 0.0) + own.item() * self._share(piece)
             self.scale.backward(loss)
             logits.append(torch.cat([real_logits, fake_logits], dim=1).detach())
         self.scale.step(self.d_optimizer, self.step)
-        self.d.requires_grad_(False)
+        self._judges.requires_grad_(False)
         every = self.scale.gather(torch.cat(logits), np.concatenate(self._positions), config.batch)
         self.adaptive.see(every[:, 0], self.step)
         real_mean, fake_mean = every.t().contiguous().mean(dim=1).tolist()
@@ -201,66 +209,43 @@ class GeneratorTraining(Training):
     def _generator_step(self, pieces: Sequence[Piece], cuts: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
         config = self.config
         changes = draw_changes(config.batch, config.resolution, self.adaptive.p, rng)
-        paths = self._path_positions() if config.path_weight > 0 and self.step % config.path_interval == 0 else None
+        paths = self.paths.positions() if config.path_weight > 0 and self.step % config.path_interval == 0 else None
         known, length = False, 0.0
         if paths is not None and config.accumulate > 1:  # the mean is of all pieces: once through them to know it
-            length, known = self._move_path_mean([self._path_lengths(at, False) for at in paths]), True
+            length, known = self.paths.move_mean([self._path_lengths(at, False) for at in paths]), True
         self.g_optimizer.param_groups[0]["lr"] = config.lr
         self.g_optimizer.zero_grad(set_to_none=True)
         noted = {"loss/generator": 0.0} | ({} if paths is None else {"loss/path": 0.0})
         for number, piece in enumerate(pieces):
             fake = piece.fake if piece.fake.requires_grad else self._fakes(piece.positions, cuts)[0]
             with self.scale.autocast():
-                logits = self.d(changed(fake, piece.its(changes)))
+                seen = changed(fake, piece.its(changes))
+                logits = self.d(seen)
             loss = losses.adversarial(logits.float()) * self._share(piece)
             noted["loss/generator"] += loss.item()
+            if self.patches is not None:
+                with self.scale.autocast():
+                    detail = self.patches.loss(seen, piece.positions, self.step) * self._share(piece)
+                noted["loss/patches"] = noted.get("loss/patches", 0.0) + detail.item()
+                loss = loss + detail * config.patch_weight
             if paths is not None:
                 lengths = self._path_lengths(paths[number], True)
                 if not known:
-                    length = self._move_path_mean([lengths])
-                penalty = self._path_penalty(lengths)
+                    length = self.paths.move_mean([lengths])
+                penalty = self.paths.penalty(lengths)
                 noted["loss/path"] += penalty.item()
                 loss = loss + penalty * config.path_weight * config.path_interval
             self.scale.backward(loss)
         self.scale.step(self.g_optimizer, self.step)
         return self.scale.total(noted) | ({} if paths is None else {"path_length": length})
 
-    @property
-    def _path_count(self) -> int:
-        """Pictures of a step whose path lengths are measured."""
-        return max(1, self.config.batch // 2)
-
-    def _path_positions(self) -> list[np.ndarray]:
-        """Those in each of this process's pieces, as even as can be."""
-        every = np.array_split(np.arange(self._path_count), self.scale.processes * self.config.accumulate)
-        return every[self.scale.rank * self.config.accumulate :][: self.config.accumulate]
-
     def _path_lengths(self, positions: np.ndarray, differentiable: bool) -> torch.Tensor:
-        """How far pictures move with their ws, ``[n]`` (equation 4 of StyleGAN2)."""
+        """Those of samples of their own, ``[n]``."""
         if not len(positions):
             return torch.zeros(0, device=self.device)
         ws = self.g.mapping(self._latents(positions, _PATHS))
         images = self._synthesize(ws, positions)
-        side = self.config.resolution
-        directions = seeded_normal(self._seeds(positions), [3, side, side], _DIRECTIONS).to(self.device) / side
-        (gradient,) = torch.autograd.grad((images * directions).sum(), ws, create_graph=differentiable)
-        return gradient.square().sum(dim=2).mean(dim=1).sqrt()
-
-    def _move_path_mean(self, lengths: Sequence[torch.Tensor]) -> float:
-        """Move the running mean towards that of all pieces of all processes, which is returned."""
-        every = torch.cat([each.detach() for each in lengths])
-        if len(every) == self._path_count:
-            mean = every.mean().item()
-        else:
-            mean = self.scale.total({"lengths": every.double().sum().item()})["lengths"] / self._path_count
-        self.path_mean += _PATH_AVERAGE * (mean - self.path_mean)
-        return mean
-
-    def _path_penalty(self, lengths: torch.Tensor) -> torch.Tensor:
-        """Squared distance of path lengths to their running mean, as a share of the batch's (equation 4)."""
-        if not len(lengths):
-            return lengths.sum()
-        return (lengths - self.path_mean).square().mean() * (len(lengths) / self._path_count)
+        return self.paths.lengths(images, ws, self._seeds(positions), differentiable)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -301,12 +286,15 @@ class GeneratorTraining(Training):
 
     def activation_bytes(self) -> int:
         """Those of one picture in each network, times what a piece of the discriminator's step holds at once."""
-        self.d.requires_grad_(True)
+        self._judges.requires_grad_(True)
         one = np.arange(1)
         ws = self.g.mapping(self._latents(one, 0))
         with self.scale.autocast():
             made = saved_bytes(lambda: self._synthesize(ws, one), [self.g])
-            judged = saved_bytes(lambda: self.d(ws.new_zeros(1, 3, *[self.config.resolution] * 2)), [self.d])
+            picture = ws.new_zeros(1, 3, *[self.config.resolution] * 2)
+            judged = saved_bytes(lambda: self.d(picture), [self.d])
+            if (patches := self.patches) is not None:
+                judged += saved_bytes(lambda: patches.loss(picture, one, 0), [patches])
         # Real and generated pictures; R1 keeps the way back from the real ones too
         return len(self._positions[0]) * (made + judged * (4 if self.config.gamma > 0 else 2))
 
@@ -320,17 +308,18 @@ class GeneratorTraining(Training):
         return completed(settings, asdict(GeneratorConfig()) | {"accumulate": None})
 
     def parts(self) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
-        """Generator, its average, discriminator, and their optimisers."""
-        return {"G": self.g, "G_ema": self.ema, "D": self.d}, {"G": self.g_optimizer, "D": self.d_optimizer}
+        """Generator, its average, discriminator, the critic of patches where there is one, and their optimisers."""
+        networks = {"G": self.g, "G_ema": self.ema, "D": self.d} | ({"patches": self.patches} if self.patches else {})
+        return networks, {"G": self.g_optimizer, "D": self.d_optimizer}
 
     def counters(self) -> dict[str, Any]:
         """Augmentation and the mean path length."""
-        return {"adaptive": self.adaptive.state(), "path_mean": self.path_mean}
+        return {"adaptive": self.adaptive.state(), "path_mean": self.paths.mean}
 
     def set_counters(self, counters: Mapping[str, Any]) -> None:
         """Take back what `counters` gave."""
         self.adaptive.set_state(counters["adaptive"])
-        self.path_mean = counters["path_mean"]
+        self.paths.mean = counters["path_mean"]
 
     def close(self) -> None:
         """End the workers that read pictures."""

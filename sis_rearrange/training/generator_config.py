@@ -23,6 +23,8 @@ class GeneratorConfig:
     r1_interval: int = 16  # steps between R1 penalties
     path_weight: float = 0.0  # of the path length penalty; 0 switches it off
     path_interval: int = 8  # steps between path length penalties
+    patch_weight: float = 0.0  # of a second discriminator, which sees small patches alone; 0: there is none
+    patch_gamma: float = 0.001  # weight of its R1
     mixing: float = 0.3  # share of samples with two styles
     noise: bool = False  # noise inputs: texture for photos, speckles on flat art
     ema_kimg: float = 10.0  # half-life of the averaged weights
@@ -46,7 +48,9 @@ class GeneratorConfig:
         check_positive(self, "kimg", "batch", "lr", "d_lr", "r1_interval", "path_interval", "ema_kimg", "ada_kimg")
         check_positive(self, "save_every", "z_dim", "w_dim", "num_layers", "channel_base", "channel_max", "mbstd_group")
         check_precision(self.precision, self.accumulate)
-        check_not_negative(self, "gamma", "path_weight", "mixing", "ema_rampup", "ada_target", "seed")
+        check_not_negative(
+            self, "gamma", "patch_weight", "patch_gamma", "path_weight", "mixing", "ema_rampup", "ada_target", "seed"
+        )
         if self.mixing > 1 or self.ada_target >= 1:
             raise InputError("--mixing and --ada-target are shares: at most 1")
         if self.channel_base < self.resolution:
