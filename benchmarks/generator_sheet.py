@@ -4,7 +4,7 @@
 The shapes (five mouths, four haircuts, ...) are told apart by a small network that learns them from renders first; its
 accuracy on renders that it has not seen is printed. A shape counts as drawn where it is surer than 0.9.
 
-python benchmarks/generator_sheet.py toonhead128 --against toonhead --run runs/toonhead128 --out docs/images
+python benchmarks/generator_sheet.py toonhead128 --against toonhead --run runs/g64 --run runs/g128 --out docs/images
 """
 
 from __future__ import annotations
@@ -32,9 +32,13 @@ from sis_rearrange.images import contact_sheet, write_bytes, write_png
 from sis_rearrange.pack import Pack
 from sis_rearrange.tensors import from_uint8, to_uint8
 from sis_rearrange.training.distance import BATCH, SEEDS, judge_of
+from sis_rearrange.training.states import newest_state
+from sis_rearrange.weights import decode_weights
 
 SIDE = 64  # pixels at which shapes are told apart
 LAYERS = ("hair", "rearHair", "eyes", "eyebrows", "mouth", "beard", "clothes")
+SCORE = "score/judge_frechet"
+FLAT = 0.02  # of a range of 2, over three channels
 NONE = "none"  # where a picture has nothing of a layer
 SURE = 0.9
 FIRST = SPLITS["train"].stop - 50_000  # of the renders that shapes are learnt from
@@ -141,27 +145,44 @@ def beside_renders(pack: Pack) -> Image.Image:
     return contact_sheet(rows, ["renders", "samples"] * 3, cell=96, label_columns=(), title=f"{pack.name}: psi 1")
 
 
-def curve(run: Path, kimg: float, reference: float | None) -> bytes:
-    """The distance against kimg as it was scored in training, and half of what is to be beaten; PNG."""
+def curve(runs: Sequence[Path], reference: float | None) -> bytes:
+    """The distance as it was scored in training against kimg, one run after another, and what is to be beaten; PNG."""
     from matplotlib.figure import Figure
 
-    lines = [json.loads(line) for line in (run / "stats.jsonl").read_text(encoding="utf-8").splitlines()]
-    name = next((key for line in lines for key in line if key.startswith("score/judge_frechet")), None)
-    if name is None:
-        raise InputError(f"{run}: this run scored no samples (train_generator.py --score-samples)")
-    points = {line["step"]: line[name] for line in lines if name in line}
-    scale = kimg / max(line["step"] for line in lines)
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot([step * scale for step in points], list(points.values()), "o-", markersize=3)
+    seen, names = 0.0, set()
+    for run in runs:
+        state = newest_state(run, click.echo)
+        if state is None:
+            raise InputError(f"{run}: holds no state of a training")
+        about, _ = decode_weights(state, str(run))
+        kimg = about["settings"]["batch"] / 1000
+        lines = [json.loads(line) for line in (run / "stats.jsonl").read_text(encoding="utf-8").splitlines()]
+        scores = [(line["step"], key, line[key]) for line in lines for key in line if key.startswith(SCORE)]
+        if not scores:
+            raise InputError(f"{run}: this run scored no samples (train_generator.py --score-samples)")
+        steps, found, values = zip(*scores, strict=True)
+        names |= set(found)
+        side = f"{about['settings']['resolution']} px" + (", patches" if about["settings"].get("patch_weight") else "")
+        axes.plot([seen + step * kimg for step in steps], values, "o-", markersize=3, label=side)
+        seen += about["progress"]["step"] * kimg
     if reference is not None:
         for value, text in ((reference, "the generator it is compared with"), (reference / 2, "half of that")):
             axes.axhline(value, linestyle="--", linewidth=1, color="grey")
             axes.annotate(text, (0, value), fontsize=7, va="bottom")
-    axes.set(xlabel="thousand pictures", ylabel=name.removeprefix("score/"), ylim=(0, None))
+    label = ", ".join(sorted(name.removeprefix("score/") for name in names))
+    axes.set(xlabel="thousand pictures", ylabel=label, xlim=(0, None), ylim=(0, None))
+    axes.legend(fontsize=7)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
     return stream.getvalue()
+
+
+def flat_share(images: torch.Tensor) -> float:
+    """Share of neighbours in pictures ``[N, 3, H, W]`` whose colours differ by less than `FLAT` in all."""
+    pairs = (images[..., 1:] - images[..., :-1]).abs().sum(1), (images[..., 1:, :] - images[..., :-1, :]).abs().sum(1)
+    return torch.cat([pair.flatten() for pair in pairs]).lt(FLAT).float().mean().item()
 
 
 def distance(pack: Pack, judge: str, side: int, count: int, cache: Path) -> float:
@@ -174,13 +195,19 @@ def distance(pack: Pack, judge: str, side: int, count: int, cache: Path) -> floa
 @click.command(cls=OneLine, context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.argument("pack_name", metavar="PACK")
 @click.option("--against", help="Pack whose generator is to be beaten, and whose judge looks; none: no distances.")
-@click.option("--run", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Run folder, for the curve.")
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Run folder, for the curve; of several that follow on each other the first first.",
+)
 @click.option("--samples", "count", default=5000, help="Of each generator.")
 @click.option("--renders", default=8000, help="That shapes are learnt from.")
 @click.option("--steps", default=1200, help="Of learning them.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/generator"), help="Folder for the pictures.")
 def main(
-    pack_name: str, against: str | None, run: Path | None, count: int, renders: int, steps: int, out: Path
+    pack_name: str, against: str | None, runs: tuple[Path, ...], count: int, renders: int, steps: int, out: Path
 ) -> None:
     """Print distances and shares of shapes, and write the sheets and the curve of a toonhead pack."""
     pack = open_pack(pack_name)
@@ -194,11 +221,11 @@ def main(
         for each, value in found.items():
             click.echo(f"judge distance of {count} samples of {each.name}, {each.resolution} px: {value:.3f}")
         click.echo(f"times smaller: {reference / found[pack]:.2f}")
-    if run is not None:
-        kimg = pack.info["provenance"].get("generator.safetensors", {}).get("config", {}).get("kimg")
-        if kimg is None:
-            raise InputError(f"--run: pack {pack.name!r} does not say for how many pictures its generator was trained")
-        write_bytes(out / f"{pack.name}-curve.png", curve(run, float(kimg), reference))
+    if runs:
+        write_bytes(out / f"{pack.name}-curve.png", curve(runs, reference))
+    renders_of = from_uint8(render_many(get_domain("toonhead"), split_indices("test", 64), pack.resolution, 2)[0])
+    flat = [flat_share(images) for images in (torch.cat(list(samples(pack, SEEDS[:64]))), renders_of)]
+    click.echo(f"neighbouring pixels of one colour: samples {flat[0]:.3f}, renders {flat[1]:.3f}")
     write_png(out / f"{pack.name}-renders.png", beside_renders(pack))
     write_png(out / f"{pack.name}-shapes.png", shapes_sheet(pack, count, renders, steps))
     click.echo(f"wrote {out}")
