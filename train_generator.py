@@ -43,7 +43,7 @@ Examples:
 @click.option("--gamma", default=DEFAULTS.gamma, help="Weight of R1.")
 @click.option("--r1-interval", default=DEFAULTS.r1_interval, help="Steps between R1 penalties.")
 @click.option("--patch-weight", default=DEFAULTS.patch_weight, help="Weight of a critic of fine detail; 0: none.")
-@click.option("--patch-gamma", default=DEFAULTS.patch_gamma, help="Weight of its R1.")
+@click.option("--patch-gamma", default=DEFAULTS.patch_gamma, help="Weight of its R1, in the steps of the other.")
 @click.option("--path-weight", default=DEFAULTS.path_weight, help="Weight of the path length penalty; 0: none.")
 @click.option("--path-interval", default=DEFAULTS.path_interval, help="Steps between path length penalties.")
 @click.option("--mixing", default=DEFAULTS.mixing, help="Share of samples with two styles.")

@@ -4,7 +4,7 @@
 The shapes (five mouths, four haircuts, ...) are told apart by a small network that learns them from renders first; its
 accuracy on renders that it has not seen is printed. A shape counts as drawn where it is surer than 0.9.
 
-python benchmarks/generator_sheet.py toonhead128 --against toonhead --run runs/g64 --run runs/g128 --out docs/images
+python benchmarks/generator_sheet.py packs/sharp128 --against toonhead --run runs/heads64 --run runs/heads128
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from sis_rearrange.tensors import seeded_normal
 from sis_rearrange.training.generator_config import GeneratorConfig
 from sis_rearrange.training.scale import Scale
 
-_DIRECTIONS = 102  # stream of a sample's seed
+_DIRECTIONS = 102  # stream of a sample's seed; `generator` has 100 and 101, noise those from 1 on
 _AVERAGE = 0.01  # share of the newest length in the running mean
 
 
