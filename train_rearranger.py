@@ -29,6 +29,8 @@ Examples:
   # on 8 GPUs; see docs/scale.md
   accelerate launch --multi_gpu --num_processes 8 train_rearranger.py my-pack --run runs/gpus --batch 64 \\
       --device auto --precision bfloat16
+  # from a pack of a related generator: sooner done than from nothing
+  python train_rearranger.py my-pack --run runs/related --resume-from pretrained/toonhead --kimg 6
   # other clusters, and one loss term switched off
   python train_rearranger.py my-pack --run runs/k24 --clusters 24 --style 0
   tensorboard --logdir runs""",
@@ -53,6 +55,7 @@ Examples:
 @click.option(
     "--refit-proxy", is_flag=True, help="Fit new clusters though the pack has some. Retrain all mappers then."
 )
+@click.option("--resume-from", default="", help="Pack whose rearranger, and clusters if any are fitted, to start from.")
 @click.option("--unlabelled", is_flag=True, help="Write it beside the pack's own, as the few-shot protocol's.")
 @click.option("--self-feature", default=TERMS.self_feature, help="Weight: own mask, L1 of features.")
 @click.option("--self-image", default=TERMS.self_image, help="Weight: own mask, L1 of images.")
@@ -74,6 +77,7 @@ def main(
     proxy_samples: int,
     refit_proxy: bool,
     unlabelled: bool,
+    resume_from: str,
     device: str,
     **options,
 ):
@@ -86,11 +90,12 @@ def main(
 
     weights = LossWeights(**{f.name: options.pop(f.name) for f in fields(LossWeights)})
     config = RearrangerConfig(weights=weights, **options)
+    where = UNLABELLED if unlabelled else REARRANGER
     if dry_run:
-        show_dry_run(rearranger_dry_run(pack, config, tap, clusters, refit_proxy, device), run)
+        show_dry_run(rearranger_dry_run(pack, config, tap, clusters, refit_proxy, device, where, resume_from), run)
     else:
-        fitting, where = (tap, clusters, proxy_samples, refit_proxy), UNLABELLED if unlabelled else REARRANGER
-        show_scores(train_pack_rearranger(pack, run, config, *fitting, device, tick, where))
+        fitting = (tap, clusters, proxy_samples, refit_proxy)
+        show_scores(train_pack_rearranger(pack, run, config, *fitting, device, tick, where, resume_from))
 
 
 if __name__ == "__main__":

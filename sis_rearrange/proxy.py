@@ -120,21 +120,29 @@ def fit_proxy(
     psi: float = 0.9,
     random_state: int = 0,
     progress: Callable[[int], None] | None = None,
+    start: ProxyClusters | None = None,
 ) -> ProxyClusters:
     """Fit the clusters of ``split`` on seeded samples, in bounded memory.
 
     From every sample the same number of random cells is kept, at most ``FIT_BYTES`` in all; scikit-learn's mini-batch
     k-means does the rest. Clusters are ordered by their mean row, top of the picture first: the order does not
-    depend on the order in which k-means found them.
+    depend on the order in which k-means found them. With ``start`` they keep its order, so that a rearranger trained
+    on those clusters can go on with these.
 
     Args:
         seeds: of the samples to look at, a thousand or more for a real domain.
         progress: called with the number of samples done since the last call.
+        start: clusters of a related generator, whose centroids k-means moves.
+
+    Raises:
+        ValueError: for a ``start`` of another number, tap or normalisation.
     """
     from sklearn.cluster import MiniBatchKMeans
 
     tap = split.tap
     proxy = ProxyClusters(num_clusters, tap.channels, tap.resolution, normalization)
+    if start is not None:
+        _check_alike(start, proxy)
     cells = tap.resolution**2
     kept = int(min(cells, max(1, FIT_BYTES // (4 * tap.channels * len(seeds))), max(1, FIT_VECTORS // len(seeds))))
     batch = max(1, BATCH_BYTES // (4 * tap.channels * cells))
@@ -143,23 +151,24 @@ def fit_proxy(
     square_sum, mean_sum = torch.zeros(tap.channels), torch.zeros(tap.channels)
     rng = np.random.default_rng(random_state)
     with torch.inference_mode():
-        for start in range(0, len(seeds), batch):
-            features, _ = split.g1(sample_ws(split.generator, seeds[start : start + batch], psi))
+        for first in range(0, len(seeds), batch):
+            features, _ = split.g1(sample_ws(split.generator, seeds[first : first + batch], psi))
             square_sum += features.square().mean(dim=[2, 3]).sum(dim=0).cpu()
             mean_sum += features.mean(dim=[2, 3]).sum(dim=0).cpu()
             flat = proxy.to(features.device).normalize(features).flatten(2).cpu().numpy()
             for i, sample in enumerate(flat):
                 chosen = rng.choice(cells, kept, replace=False)
-                at = (start + i) * kept
+                at = (first + i) * kept
                 vectors[at : at + kept] = sample[:, chosen].T
                 rows[at : at + kept] = chosen // tap.resolution
             if progress is not None:
                 progress(len(flat))
-    kmeans = MiniBatchKMeans(num_clusters, batch_size=8192, n_init=5, max_iter=60, random_state=random_state)
+    init: dict[str, Any] = dict(n_init=5) if start is None else dict(n_init=1, init=start.centroids.cpu().numpy())
+    kmeans = MiniBatchKMeans(num_clusters, batch_size=8192, max_iter=60, random_state=random_state, **init)
     assigned = kmeans.fit_predict(vectors)
     counts = np.bincount(assigned, minlength=num_clusters)
     mean_row = np.bincount(assigned, weights=rows, minlength=num_clusters) / np.maximum(counts, 1)
-    order = np.argsort(mean_row, kind="stable")
+    order = np.argsort(mean_row, kind="stable") if start is None else np.arange(num_clusters)
     centroids = torch.from_numpy(kmeans.cluster_centers_[order].astype(np.float32))
     mean = mean_sum / len(seeds)
     proxy = proxy.cpu()
@@ -167,3 +176,10 @@ def fit_proxy(
     proxy.feature_std.copy_((square_sum / len(seeds) - mean.square()).clamp_min(1e-6).sqrt())
     proxy.temperature = float(kmeans.inertia_) / len(vectors) / 2
     return proxy
+
+
+def _check_alike(start: ProxyClusters, proxy: ProxyClusters) -> None:
+    for name in ("num_clusters", "channels", "resolution", "normalization"):
+        theirs, ours = start.config[name], proxy.config[name]
+        if theirs != ours:
+            raise ValueError(f"{name.replace('_', ' ')} {ours}: the clusters to start from have {theirs}")

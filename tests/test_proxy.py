@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 
@@ -42,6 +43,16 @@ def test_the_order_of_clusters_does_not_depend_on_how_k_means_found_them(split, 
 
     monkeypatch.setattr(sklearn.cluster, "MiniBatchKMeans", Shuffled)
     assert torch.equal(fit_proxy(split, 5, range(40)).centroids, fitted.centroids)
+
+
+def test_clusters_to_start_from_keep_their_order(split, fitted):
+    turned = copy.deepcopy(fitted)
+    turned.centroids.copy_(fitted.centroids.flip(0))
+    moved = fit_proxy(split, 5, range(100, 140), start=turned)
+    nearest = torch.cdist(moved.centroids, turned.centroids).argmin(dim=1)
+    assert nearest.tolist() == [0, 1, 2, 3, 4] and not torch.equal(moved.centroids, turned.centroids)
+    with pytest.raises(ValueError, match="num clusters 4: the clusters to start from have 5"):
+        fit_proxy(split, 4, range(40), start=fitted)
 
 
 def test_labels_are_the_nearest_centroids(split, fitted):

@@ -78,6 +78,22 @@ def test_other_settings_do_not_overwrite_a_training(tmp_path):
         train_segmenter("toonhead", tmp_path, "segmenter", SegmenterConfig(**TINY), workers=1)
 
 
+def test_goes_on_from_a_packs_network_of_the_same_role(tmp_path):
+    """At another resolution; far better than from nothing, which is what it is for."""
+    scores, config = {}, SegmenterConfig(**(TINY | {"resolution": 32, "widths": SegmenterConfig.widths, "lr": 1e-5}))
+    for source in ("", "pretrained/toonhead"):
+        path = train_segmenter("toonhead", tmp_path / str(len(source)), "judge", config, workers=1, resume_from=source)
+        described, _ = read_weights(path)
+        scores[described["training"]["from"]] = described["metrics"]["miou"]
+    assert scores["toonhead"] > scores[""] + 0.3
+    with pytest.raises(InputError, match="other settings"):
+        train_segmenter("toonhead", tmp_path / "0", "judge", config, workers=1, resume_from=source)
+    with pytest.raises(InputError, match="--resume-from toonhead: its segmenter has"):
+        train_segmenter("toonhead", tmp_path / "2", "segmenter", SegmenterConfig(**TINY), 1, "toonhead")
+    with pytest.raises(InputError, match="its parts are not those of landscape"):
+        train_segmenter("landscape", tmp_path / "3", "segmenter", config, 1, "toonhead")
+
+
 def test_loss_prefers_the_truth():
     labels = torch.randint(0, 4, (2, 16, 16), generator=torch.Generator().manual_seed(0))
     right = torch.nn.functional.one_hot(labels, 4).permute(0, 3, 1, 2) * 20.0

@@ -111,9 +111,26 @@ def test_the_script_writes_the_pack(own_pack, tmp_path):
     assert training_minutes(pack)["train_minutes_rearranger"] == pack.info["provenance"][REARRANGER]["minutes"]
 
 
+def test_goes_on_from_another_packs_rearranger_and_its_clusters(own_pack, tiny_pack, tmp_path):
+    config = replace(TINY, kimg=0.004, lr=1e-9, ema=0.0)
+    fitting = {"tap": 16, "num_clusters": 5, "proxy_samples": 64, "refit_proxy": True}
+    train_pack_rearranger(str(own_pack), tmp_path / "run", config, **fitting, resume_from=str(tiny_pack.path))
+    pack = load_pack(own_pack)
+    assert pack.info["provenance"][REARRANGER]["from"] == pack.info["provenance"][PROXY]["from"] == tiny_pack.name
+    for name, value in tiny_pack.rearranger().state_dict().items():
+        if name != "feature_std":  # that of the features at hand
+            assert torch.allclose(pack.rearranger().state_dict()[name], value, atol=1e-3), name
+    nearest = torch.cdist(pack.proxy().centroids, tiny_pack.proxy().centroids).argmin(dim=1)
+    assert nearest.tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(InputError, match="other settings"):  # from nothing: not the same run
+        train_pack_rearranger(str(own_pack), tmp_path / "run", config)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--resume-from", "toonhead"], "--resume-from toonhead: its rearranger has"),
+        (["--resume-from", "toonhead", "--refit-proxy", "--tap", "16"], "the clusters to start from have"),
         (["--batch", "1"], "at least 2"),
         (["--kimg", "0"], "must be positive"),
         (["--kimg", "much"], "'much' is not a valid float"),

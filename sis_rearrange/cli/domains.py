@@ -93,7 +93,13 @@ def palettes(name: str | None, out: Path | None) -> None:
 
 
 @domains.command(
-    "train-segmenter", epilog="\b\nExample:\n  sis domains train-segmenter toonhead --role judge --out runs/judge"
+    "train-segmenter",
+    epilog="""\b
+Examples:
+  sis domains train-segmenter toonhead --role judge --out runs/judge
+  # at another size, from the one that ships: soon done
+  sis domains train-segmenter toonhead --role judge --resolution 128 --resume-from pretrained/toonhead \\
+      --images 4000 --steps 400 --out runs/judge128""",
 )
 @click.argument("domain")
 @click.option("--role", type=click.Choice(["judge", "segmenter"]), required=True, help="Disjoint pictures and seeds.")
@@ -103,6 +109,7 @@ def palettes(name: str | None, out: Path | None) -> None:
 @click.option("--batch", type=int, default=32, show_default=True, help="Pictures per step.")
 @click.option("--validation", type=int, default=1_000, show_default=True, help="Pictures of the val split to score.")
 @click.option("--workers", type=click.IntRange(0, 64), default=2, show_default=True, help="Processes that render.")
+@click.option("--resume-from", default="", help="Pack whose network of that role to start from.")
 @out_folder
 def train_segmenter(
     domain: str,
@@ -113,6 +120,7 @@ def train_segmenter(
     batch: int,
     validation: int,
     workers: int,
+    resume_from: str,
     out: Path,
 ) -> None:
     """Train a U-Net on true masks; the same command again resumes. `sis pack add` puts it into a pack."""
@@ -121,4 +129,4 @@ def train_segmenter(
     config = segmenter.SegmenterConfig(
         resolution=resolution, images=images, steps=steps, batch=batch, validation=validation
     )
-    click.echo(f"wrote {segmenter.train_segmenter(domain, out, role, config, workers)}")
+    click.echo(f"wrote {segmenter.train_segmenter(domain, out, role, config, workers, resume_from)}")

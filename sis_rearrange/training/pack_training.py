@@ -62,9 +62,12 @@ def facts_of(
 
 
 def fitted_proxy(
-    pack: Pack, tap: int, num_clusters: int, samples: int, psi: float, device: torch.device
+    pack: Pack, tap: int, num_clusters: int, samples: int, psi: float, device: torch.device, start: Pack | None = None
 ) -> ProxyClusters:
-    """Proxy clusters of a pack's generator; the pack stays as it is. InputError for numbers that make no sense."""
+    """Proxy clusters of a pack's generator; the pack stays as it is. InputError for numbers that make no sense.
+
+    Where a pack to ``start`` from is given, its clusters are moved, and keep their order.
+    """
     if not 1 <= samples <= len(PROXY_SEEDS):
         raise InputError(f"--proxy-samples {samples}: must be 1 to {len(PROXY_SEEDS)}")
     if not 2 <= num_clusters <= 256:  # proxy masks travel as 8-bit index PNGs
@@ -74,15 +77,24 @@ def fitted_proxy(
     except ValueError as error:
         raise InputError(f"--tap {tap}: {error}") from None
     with progress_bar(samples, "proxy clusters") as bar:
-        return fit_proxy(split, num_clusters, PROXY_SEEDS[:samples], psi=psi, progress=bar.update)
+        seeds, theirs = PROXY_SEEDS[:samples], None if start is None else start.proxy()
+        try:
+            return fit_proxy(split, num_clusters, seeds, psi=psi, progress=bar.update, start=theirs)
+        except ValueError as error:
+            if start is None:
+                raise
+            raise InputError(f"--resume-from {start.name}: {error}") from None
 
 
-def fit_pack_proxy(pack: Pack, tap: int, num_clusters: int, samples: int, psi: float, device: torch.device) -> Pack:
+def fit_pack_proxy(
+    pack: Pack, tap: int, num_clusters: int, samples: int, psi: float, device: torch.device, start: Pack | None = None
+) -> Pack:
     """Fit proxy clusters for a pack's generator, write them into the pack, and open it anew."""
-    proxy = fitted_proxy(pack, tap, num_clusters, samples, psi, device)
+    proxy = fitted_proxy(pack, tap, num_clusters, samples, psi, device, start)
     config = {"kind": "proxy", "args": proxy.config, "psi": psi}
+    facts = provenance(samples=samples, psi=psi, **_origin(start))
     # Centroids stay in full precision: a label near a border must not depend on rounding
-    write_component(pack.path, PROXY, proxy.state_dict(), config, provenance(samples=samples, psi=psi), half=False)
+    write_component(pack.path, PROXY, proxy.state_dict(), config, facts, half=False)
     return load_pack(pack.path)
 
 
@@ -92,8 +104,10 @@ def rearranger_training(
     device: torch.device,
     proxy: ProxyClusters | None = None,  # clusters to train for; None: the pack's
     scale: Scale | None = None,
+    start: Pack | None = None,  # whose rearranger to start from; None: random weights
+    relpath: str = REARRANGER,  # which of them
 ) -> RearrangerTraining:
-    """The training of a pack's rearranger; InputError where the pack lacks a part."""
+    """The training of a pack's rearranger; InputError where the pack lacks a part, or the one to start from differs."""
     proxy = copy.deepcopy(proxy or pack.proxy()).to(device)
     split = SplitGenerator(copy.deepcopy(pack.generator()).to(device), proxy.resolution)
     discriminator = None
@@ -102,7 +116,15 @@ def rearranger_training(
             raise InputError(f"pack {pack.name!r} has no discriminator; train with --adversarial 0")
         discriminator = copy.deepcopy(pack.discriminator()).to(device)
     segmenter = copy.deepcopy(pack.segmenter()).to(device) if config.weights.uses_parts else None
-    return RearrangerTraining(split, proxy, discriminator, segmenter, config, scale)
+    first, origin = None, ""
+    if start is not None:  # an unlabelled one goes on from an unlabelled one
+        first, origin = replace(start, rearranger_file=relpath).rearranger(), start.name
+    return RearrangerTraining(split, proxy, discriminator, segmenter, config, scale, first, origin)
+
+
+def _origin(start: Pack | None) -> dict[str, Any]:
+    """What provenance says of the pack that a training started from."""
+    return {} if start is None else {"from": start.name, "from_hash": start.hash}
 
 
 def train_pack_rearranger(
@@ -116,38 +138,48 @@ def train_pack_rearranger(
     device: str = "cpu",
     tick: float = TICK,
     relpath: str = REARRANGER,
+    resume_from: str = "",
 ) -> dict[str, float]:
     """Fit the proxy clusters where the pack has none, train its rearranger, write both; returns the scores.
 
     ``tap``, ``num_clusters`` and ``proxy_samples`` are used only where the clusters are fitted. Of several processes
     the first one fits and writes; all read the pack. ``relpath`` is where the rearranger is written: `UNLABELLED` for
-    the pack's second one, which no part labels may help (InputError where the weights ask for them).
+    the pack's second one, which no part labels may help (InputError where the weights ask for them). ``resume_from``
+    names a pack whose rearranger is trained on, and whose clusters are moved where this pack's are fitted.
     """
     if relpath == UNLABELLED and config.weights.uses_parts:
         raise InputError("--unlabelled: part labels would help this rearranger; leave out --parts and --part-colour")
     scale, pack = make_scale(device, config.precision, config.accumulate), load_pack(pack_path)
+    start = load_pack(resume_from) if resume_from else None
     if refit_proxy or PROXY not in pack.info["files"]:
-        asked = (pack, tap, num_clusters, proxy_samples, config.psi, scale.device)
+        asked = (pack, tap, num_clusters, proxy_samples, config.psi, scale.device, start)
         scale.on_main(lambda: None if fit_pack_proxy(*asked) else None)
         pack = load_pack(pack.path)
-    training = rearranger_training(pack, config, scale.device, scale=scale)
+    training = rearranger_training(pack, config, scale.device, None, scale, start, relpath)
     scores = run_training(training, run, tick)
     if scale.main:
-        net, facts = training.ema, facts_of(config, scores, scale.processes)
+        net, facts = training.ema, facts_of(config, scores, scale.processes) | _origin(start)
         write_component(pack.path, relpath, net.state_dict(), {"kind": "rearranger", "args": net.config}, facts)
     return scores
 
 
 def rearranger_dry_run(
-    pack_path: str, config: RearrangerConfig, tap: int, num_clusters: int, refit_proxy: bool, device: str
+    pack_path: str,
+    config: RearrangerConfig,
+    tap: int,
+    num_clusters: int,
+    refit_proxy: bool,
+    device: str,
+    relpath: str = REARRANGER,
+    resume_from: str = "",
 ) -> RearrangerTraining:
     """The training that `train_pack_rearranger` would run, but for clusters of few samples where those are missing."""
     scale, pack = make_scale(device, config.precision, config.accumulate), load_pack(pack_path)
-    proxy = None
+    proxy, start = None, load_pack(resume_from) if resume_from else None
     if refit_proxy or PROXY not in pack.info["files"]:
-        proxy = fitted_proxy(pack, tap, num_clusters, 4 * num_clusters, config.psi, scale.device)
+        proxy = fitted_proxy(pack, tap, num_clusters, 4 * num_clusters, config.psi, scale.device, start)
     config = replace(config, guide_samples=min(64, config.guide_samples))
-    return rearranger_training(pack, config, scale.device, proxy, scale)
+    return rearranger_training(pack, config, scale.device, proxy, scale, start, relpath)
 
 
 def mapper_training(

@@ -19,6 +19,7 @@ import torch.nn as nn
 
 from sis_rearrange import losses
 from sis_rearrange.critic import Critic
+from sis_rearrange.errors import InputError
 from sis_rearrange.features import SplitGenerator
 from sis_rearrange.proxy import ProxyClusters
 from sis_rearrange.rearranger import Rearranger
@@ -61,6 +62,8 @@ class RearrangerTraining(Training):
         segmenter: UNet | None,  # needed where config.weights.uses_parts
         config: RearrangerConfig,
         scale: Scale | None = None,  # None: this process does everything
+        start: Rearranger | None = None,  # weights to begin with; None: random ones
+        origin: str = "",  # where ``start`` is from: part of the settings
     ) -> None:
         if config.weights.uses_parts and segmenter is None:
             raise ValueError("the terms of parts need a segmenter")
@@ -71,6 +74,9 @@ class RearrangerTraining(Training):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.net = Rearranger(split.tap.channels, proxy.K, split.tap.resolution, config.width, config.refine_width)
+        if start is not None:
+            self._take(start, origin)
+        self.origin = origin
         self.net.feature_std.copy_(proxy.feature_std)
         self.net.to(self.device)
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
@@ -84,6 +90,13 @@ class RearrangerTraining(Training):
         self.scale.pieces(config.batch, self._group)  # whether it can be cut shows before anything takes time
         self.guide = self._fitted_guide()
         self.terms = Terms(split, proxy, self.net, self.guide, self.segmenter, self.critic, config, self.scale)
+
+    def _take(self, start: Rearranger, origin: str) -> None:
+        if start.config != self.net.config:
+            raise InputError(
+                f"--resume-from {origin}: its rearranger has {start.config}, the one to be trained {self.net.config}"
+            )
+        self.net.load_state_dict(start.state_dict())
 
     def _fitted_guide(self) -> Guide | None:
         config = self.config
@@ -199,11 +212,11 @@ class RearrangerTraining(Training):
 
     def settings(self) -> dict[str, Any]:
         """All settings of the run but how it is cut into pieces, which changes no result beyond rounding."""
-        return asdict(self.config) | {"accumulate": None}
+        return asdict(self.config) | {"accumulate": None, "from": self.origin}
 
     def former(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """As `Training`."""
-        return completed(settings, asdict(RearrangerConfig()) | {"accumulate": None})
+        return completed(settings, asdict(RearrangerConfig()) | {"accumulate": None, "from": ""})
 
     def parts(self) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
         """The rearranger, its average, the critic, and the guide."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from sis_rearrange.domains import SPLITS, Domain, get_domain, render_many
 from sis_rearrange.errors import InputError, nearest
 from sis_rearrange.metrics import class_iou, confusion, miou, pixel_accuracy
+from sis_rearrange.pack import load_pack
 from sis_rearrange.tensors import assert_shape, from_uint8
 from sis_rearrange.training.run import Training, run_training
 from sis_rearrange.training.schedule import learning_rate
@@ -221,13 +223,26 @@ class SegmenterTraining(Training):
     shown = ("loss", "miou", "accuracy")
     less_memory = "batch"
 
-    def __init__(self, domain: Domain, role: str, config: SegmenterConfig, data: Renders, held_out: Renders) -> None:
+    def __init__(
+        self,
+        domain: Domain,
+        role: str,
+        config: SegmenterConfig,
+        data: Renders,
+        held_out: Renders,
+        start: UNet | None = None,  # weights to begin with, of any resolution; None: random ones
+        origin: str = "",  # where ``start`` is from: part of the settings
+    ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(ROLES[role][1])
             network = UNet(3, len(domain.classes), config.widths)
+        if start is not None:
+            if start.config != network.config:
+                raise InputError(f"--resume-from {origin}: its {role} has {start.config}, not {network.config}")
+            network.load_state_dict(start.state_dict())
         self.network = network.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-        self.config, self.role, self.domain, self.data = config, role, domain, data
+        self.config, self.role, self.domain, self.data, self.origin = config, role, domain, data, origin
         self.glimpse = Renders(held_out.pictures[:128], held_out.masks[:128])
         self.weights = class_weights(data.masks, len(domain.classes))
         self.name, self.device = f"training {role}", torch.device("cpu")
@@ -235,8 +250,12 @@ class SegmenterTraining(Training):
         self.save_seconds = config.save_every
 
     def settings(self) -> dict[str, Any]:
-        """All settings, the domain and the role."""
-        return {"domain": self.domain.name, "role": self.role, **asdict(self.config)}
+        """All settings, the domain, the role, and what the training started from."""
+        return {"domain": self.domain.name, "role": self.role, "from": self.origin, **asdict(self.config)}
+
+    def former(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """As `Training`."""
+        return {"from": "", **settings}
 
     def parts(self) -> tuple[dict[str, torch.nn.Module], dict[str, torch.optim.Optimizer]]:
         """The U-Net and its optimiser."""
@@ -266,18 +285,31 @@ class SegmenterTraining(Training):
         return scores | {f"iou/{name}": value for name, value in per_class.items()}
 
 
+def _start(source: str, role: str, domain: Domain) -> tuple[UNet | None, str]:
+    """A pack's network of a role and the pack's name; neither where no pack is asked for."""
+    if not source:
+        return None, ""
+    pack = load_pack(source)
+    if pack.classes != domain.classes:
+        raise InputError(f"--resume-from {source}: its parts are not those of {domain.name}")
+    # The same role: a judge must never have seen what a segmenter learned from
+    return (pack.judge() if role == "judge" else pack.segmenter()), pack.name
+
+
 def train_segmenter(
     domain: str | Domain,
     out: str | Path,
     role: str,
     config: SegmenterConfig | None = None,
     workers: int = 2,
+    resume_from: str = "",
 ) -> Path:
     """Train and score the U-Net of a role; returns the weight file ``out/<role>.safetensors`` (fp16).
 
     ``out`` also gets the cached renders and what `run_training` writes; the same call again goes on. The weight file's
     config holds the U-Net's arguments (``args``), role, classes, resolution, held-out metrics and training settings.
-    Raises InputError for an unknown domain or role, and as `run_training`.
+    ``resume_from`` names a pack whose network of that role, of any resolution, is trained on.
+    Raises InputError for an unknown domain or role, a pack that does not fit, and as `run_training`.
     """
     if role not in ROLES:
         raise InputError(f"unknown role '{role}'{nearest(role, ROLES)} (known: {', '.join(ROLES)})")
@@ -287,10 +319,11 @@ def train_segmenter(
     if config.images > len(indices):
         raise InputError(f"the {role} has {len(indices):,} training pictures, {config.images:,} were asked for")
 
+    start, origin = _start(resume_from, role, domain)  # before minutes of rendering
     # The cache remembers what it holds, so it may outlive a change of settings.
     data = cached_renders(domain, indices[: config.images], config.resolution, out / "train.npz", workers)
     held_out = cached_renders(domain, SPLITS["val"][: config.validation], config.resolution, out / "val.npz", workers)
-    training = SegmenterTraining(domain, role, config, data, held_out)
+    training = SegmenterTraining(domain, role, config, data, held_out, start, origin)
     run_training(training, out)
 
     written = out / f"{role}.safetensors"
@@ -306,6 +339,7 @@ def train_segmenter(
             "indices": [indices.start, indices.start + config.images],
             "seed": seed,
             "augmentation": asdict(AUGMENTATIONS[role]),
+            "from": training.origin,
             "seconds": round(training.seconds),
             "threads": torch.get_num_threads(),
         },
