@@ -256,18 +256,20 @@ def test_a_folder_makes_a_pack_without_part_names(tmp_path, tiny_pack_path):
     assert load_pack(own).info["provenance"][GENERATOR]["data"]["images"] == 1
 
 
-def test_attribution_goes_with_the_weights_that_training_starts_from(tmp_path, tiny_pack_path):
+def test_attribution_and_provenance_go_with_the_weights_that_training_starts_from(tmp_path, tiny_pack_path):
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (32, 32), "red").save(tmp_path / "pictures" / "red.png")
     common = ["--data", tmp_path / "pictures", "--run", tmp_path / "run", "--kimg", 0.004, "--batch", 4]
     common += ["--resolution", 32, "--workers", 0, "--licence", "CC0", "--credit", "me"]
     done = run_script(tmp_path / "new", *common, "--resume-from", tiny_pack_path)
     assert done.exit_code == 0, done.output
-    own, *others = load_pack(tmp_path / "new").info["licences"]
+    made = load_pack(tmp_path / "new")
+    own, *others = made.info["licences"]
     assert (own["licence"], own["credit"]) == ("CC0", "me")
     source = load_pack(tiny_pack_path)
     assert [each["credit"] for each in others] == [each["credit"] for each in source.info["licences"]] != []
     assert all(source.name in each["what"] for each in others)
+    assert made.info["provenance"][GENERATOR]["before"] == source.info["provenance"][GENERATOR]
 
 
 def test_a_terminated_script_leaves_with_the_shells_code(tmp_path):

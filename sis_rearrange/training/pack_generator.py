@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -122,6 +123,7 @@ def train_pack_generator(
         "images_seen": training.steps * training.batch,
         "data": training.pictures.describe(),
         "from": training.origin,
+        **_before(training.origin),
     }
     for relpath, kind, network in (
         (GENERATOR, "generator", training.ema),
@@ -135,6 +137,16 @@ def train_pack_generator(
             facts_of(config, scores, scale.processes) | seen,
         )
     return scores
+
+
+def _before(origin: str) -> dict[str, Any]:
+    """What the pack that a training started from says of its own generator: stages are told to the first."""
+    if not origin or Path(origin).is_file():
+        return {}
+    try:
+        return {"before": load_pack(origin).info["provenance"].get(GENERATOR, {})}
+    except InputError:  # a run may go on, and end, when that pack is gone
+        return {}
 
 
 def _open_pack(pack: Path, config: GeneratorConfig, material: Material, replace: bool) -> None:
