@@ -41,6 +41,9 @@ Examples:
   python train_mapper.py my-pack --plugin edges.py --condition edges --run runs/mapper-edges
   # from the one picture that was painted after `sis label export`, under 5 minutes on two cores
   python train_mapper.py my-pack --condition segmentation --shots out/label --run runs/mapper-one-shot
+  # from that of a pack of half the size, whose widths come last
+  python train_mapper.py my-pack --condition sketch --run runs/larger --resume-from toonhead \\
+      --widths 16,24,48,96,128,128
   # a quick, smaller one for coloured strokes
   python train_mapper.py my-pack --condition scribble --run runs/quick --kimg 8 --widths 16,32,64
   tensorboard --logdir runs""",
@@ -79,20 +82,32 @@ Examples:
 @click.option("--seed", default=DEFAULTS.seed, help="Which samples are seen, and the initial weights.")
 @click.option("--ema", default=DEFAULTS.ema, help="Decay per step of the averaged weights.")
 @click.option("--save-every", default=DEFAULTS.save_every, help="Steps between states, scores and image grids.")
+@click.option("--resume-from", default="", help="Pack whose mapper of that condition to start from.")
 @click.pass_context
 def main(
-    ctx: click.Context, pack: str, run: Path, tick: float, dry_run: bool, device: str, shots: Path | None, **options
+    ctx: click.Context,
+    pack: str,
+    run: Path,
+    tick: float,
+    dry_run: bool,
+    device: str,
+    shots: Path | None,
+    resume_from: str,
+    **options,
 ):
     """Train the mapper from one kind of drawing to proxy masks for PACK (a folder, or a name in pretrained/).
 
     Pairs come from the pack's own generator: it is sampled, and each sample is drawn by the condition's extractor.
     Writes mappers/CONDITION.safetensors into the pack when done. Train again after the proxy clusters have changed.
     """
+    from sis_rearrange.errors import InputError
     from sis_rearrange.pack import load_pack
     from sis_rearrange.sampling import pick_device
     from sis_rearrange.training.pack_training import mapper_training, train_pack_mapper
 
     if shots is not None:
+        if resume_from:
+            raise InputError("--shots and --resume-from: give one of them")
         asked = {
             name: value for name, value in options.items() if ctx.get_parameter_source(name) != ParameterSource.DEFAULT
         }
@@ -100,9 +115,10 @@ def main(
         return
     config = MapperConfig(**options)
     if dry_run:
-        show_dry_run(mapper_training(load_pack(pack), config, pick_device(device)), run)
+        start = load_pack(resume_from) if resume_from else None
+        show_dry_run(mapper_training(load_pack(pack), config, pick_device(device), start=start), run)
     else:
-        show_scores(train_pack_mapper(pack, run, config, device, tick))
+        show_scores(train_pack_mapper(pack, run, config, device, tick, resume_from))
 
 
 def _from_shots(

@@ -93,3 +93,30 @@ class UNet(nn.Module):
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Bottleneck features averaged over space, ``[N, widths[-1]]``: the judge-feature distance compares these."""
         return self._encode(x)[-1].mean((2, 3))
+
+
+@torch.no_grad()
+def take_levels(net: UNet, start: UNet) -> None:
+    """Give ``net`` the weights of ``start``, level by level from the bottleneck up.
+
+    ``net`` may have finer levels before those of ``start``, for larger pictures: they keep their weights, and so does
+    the first convolution behind them, which reads other channels now. ValueError where the networks differ in more.
+    """
+    finer = len(net.widths) - len(start.widths)
+    if finer < 0 or net.widths[finer:] != start.widths:
+        raise ValueError(f"widths {_listed(net.widths)} do not end with those to start from, {_listed(start.widths)}")
+    if net.out_stride != start.out_stride * 2**finer or net.out_channels != start.out_channels:
+        ours, theirs = ((each.out_channels, each.out_stride) for each in (net, start))
+        raise ValueError(f"{ours[0]} labels at stride {ours[1]}, to start from {theirs[0]} at stride {theirs[1]}")
+    if not finer and net.in_channels != start.in_channels:
+        raise ValueError(f"{net.in_channels} channels to read, to start from {start.in_channels}")
+    weights = {name: value for name, value in start.state_dict().items() if not name.startswith("down.")}
+    for level, block in enumerate(start.down):
+        weights |= {f"down.{level + finer}.{name}": value for name, value in block.state_dict().items()}
+    if finer:
+        del weights[f"down.{finer}.0.weight"]
+    net.load_state_dict(net.state_dict() | weights)
+
+
+def _listed(widths: Sequence[int]) -> str:
+    return ",".join(map(str, widths))

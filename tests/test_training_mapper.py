@@ -140,6 +140,23 @@ def test_pack_gets_the_mapper_and_the_run_its_logs(tiny_pack_path, tmp_path):
     assert train_pack_mapper(str(path), tmp_path / "run", TINY) == scores  # done: nothing is trained again
 
 
+def test_goes_on_from_another_packs_mapper(tiny_pack_path, tmp_path):
+    path = shutil.copytree(tiny_pack_path, tmp_path / "pack")
+    config = replace(TINY, lr=1e-9, ema=0.0)
+    train_pack_mapper(str(path), tmp_path / "run", config, resume_from=str(tiny_pack_path))
+    pack, given = load_pack(path), load_pack(tiny_pack_path)
+    assert pack.info["provenance"][mapper_file("sketch")]["from"] == given.name
+    for (name, now), before in zip(
+        pack.mapper("sketch").named_parameters(), given.mapper("sketch").parameters(), strict=True
+    ):
+        assert torch.allclose(now, before, atol=1e-3), name
+    with pytest.raises(InputError, match="other settings"):
+        train_pack_mapper(str(path), tmp_path / "run", config)
+    with pytest.raises(InputError, match=f"--resume-from {given.name}: widths 12,16 do not end with"):
+        wider = replace(config, widths=(12, 16))
+        train_pack_mapper(str(path), tmp_path / "other", wider, resume_from=str(tiny_pack_path))
+
+
 def test_grid_shows_drawing_target_and_prediction(tiny_pack):
     training = training_of(tiny_pack, TINY)
     grid = training.grid(columns=3)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sis_rearrange.unet import UNet
+from sis_rearrange.unet import UNet, take_levels
 
 
 @pytest.mark.parametrize("out_stride", [1, 2, 4])
@@ -43,6 +43,41 @@ def test_every_parameter_gets_a_gradient():
     network = UNet(3, 2, widths=(4, 6, 8))
     network(torch.randn(2, 3, 16, 16)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_takes_the_levels_of_a_smaller_one():
+    """Where the finer level hands on what the smaller network would have read, both give the same labels."""
+    torch.manual_seed(0)
+    small, large = UNet(3, 4, (8, 12, 16), 2).eval(), UNet(3, 4, (6, 8, 12, 16), 4).eval()
+    take_levels(large, small)
+    x = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        for index in (0, 3):  # a finer level that passes its input on
+            convolution = large.down[0][index]
+            convolution.weight.zero_()
+            for channel in range(3):
+                convolution.weight[channel, channel, 1, 1] = (1 + large.down[0][1].eps) ** 0.5
+        large.down[1][0].weight.zero_()
+        large.down[1][0].weight[:, :3] = small.down[0][0].weight
+        assert torch.allclose(large(x.repeat_interleave(2, 2).repeat_interleave(2, 3)), small(x), atol=1e-5)
+    same = UNet(3, 4, (8, 12, 16), 2).eval()
+    take_levels(same, small)
+    assert torch.equal(same(x), small(x))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((3, 4, (6, 8, 12), 2), "6,8,12 do not end with those to start from, 8,12,16"),
+        ((3, 4, (8, 12), 2), "do not end with"),
+        ((3, 5, (8, 12, 16), 2), "5 labels at stride 2"),
+        ((3, 4, (6, 8, 12, 16), 2), "at stride 2, to start from 4 at stride 2"),
+        ((5, 4, (8, 12, 16), 2), "5 channels to read, to start from 3"),
+    ],
+)
+def test_levels_of_another_kind_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        take_levels(UNet(*arguments), UNet(3, 4, (8, 12, 16), 2))
 
 
 def test_learns_fine_detail_and_wide_context():

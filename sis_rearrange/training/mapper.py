@@ -12,9 +12,8 @@ are not offered.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,63 +22,24 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from sis_rearrange.conditions import Condition, condition_names
+from sis_rearrange.conditions import Condition
 from sis_rearrange.cycle import Cycle, Looks
-from sis_rearrange.errors import InputError, nearest
+from sis_rearrange.errors import InputError
 from sis_rearrange.features import SplitGenerator, sample_ws
 from sis_rearrange.losses import part_weights
 from sis_rearrange.mapper import SemanticMapper
 from sis_rearrange.proxy import ProxyClusters, palette
 from sis_rearrange.rearranger import Rearranger
-from sis_rearrange.sampling import check_psi
 from sis_rearrange.stylegan2 import Discriminator
-from sis_rearrange.training.checks import check_not_negative, check_positive, check_share
+from sis_rearrange.training.mapper_config import MapperConfig
 from sis_rearrange.training.run import Training, run_training
-from sis_rearrange.training.scale import Scale, check_precision, cut
+from sis_rearrange.training.scale import Scale, cut
 from sis_rearrange.training.schedule import learning_rate
 from sis_rearrange.training.seeds import VALIDATION_SEEDS, step_seeds
 from sis_rearrange.training.states import completed
-from sis_rearrange.unet import UNet
+from sis_rearrange.unet import UNet, take_levels
 
-
-@dataclass(frozen=True)
-class MapperConfig:
-    """Settings of one training run."""
-
-    condition: str  # one of `condition_names()`
-    kimg: float = 20.0  # thousands of samples
-    batch: int = 16  # samples per step, over all processes
-    lr: float = 3e-3  # peak of AdamW, reached after 10 % of the steps, cosine to 0
-    weight_decay: float = 1e-2
-    psi: float = 0.9  # truncation of the samples
-    widths: tuple[int, ...] = (24, 48, 96, 128, 128)  # channels per level of the U-Net
-    label_smoothing: float = 0.05  # share of the target spread over all clusters
-    cycle: float = 1.0  # weight of the parts seen in the rearranged picture; 0 switches it off
-    natural: float = 0.0  # weight of the discriminator's opinion of that picture; 0 switches it off
-    cycle_batch: int = 4  # samples of each step that are followed to the picture
-    cycle_after: float = 0.3  # share of the run before that starts
-    unpainted: float = 0.0  # share of samples with a part that the drawing leaves out, for the mapper to fill in
-    precision: str = "float32"  # of convolutions; bfloat16 is faster on processors that have it
-    seed: int = 0
-    ema: float = 0.998  # decay per step of the averaged weights that are shipped
-    save_every: int = 250  # steps between states, scores and image grids
-
-    def __post_init__(self) -> None:
-        if self.condition not in condition_names():
-            hint = f"{nearest(self.condition, condition_names())} (known: {', '.join(condition_names())})"
-            raise InputError(f"--condition {self.condition}: unknown{hint}")
-        check_positive(self, "batch", "kimg", "lr", "save_every")
-        check_not_negative(self, "seed", "weight_decay", "cycle", "natural")
-        check_share(self, "cycle_after", "ema", "label_smoothing", "unpainted")
-        check_psi(self.psi)
-        if self.cycle > 0 and not 1 <= self.cycle_batch < self.batch:
-            raise InputError(f"--cycle-batch {self.cycle_batch}: must be at least 1 and below --batch {self.batch}")
-        check_precision(self.precision, 1)
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of the whole run."""
-        return math.ceil(self.kimg * 1000 / self.batch)
+__all__ = ["MapperConfig", "MapperTraining", "Pairs", "train_mapper"]
 
 
 class Pairs(NamedTuple):
@@ -107,6 +67,8 @@ class MapperTraining(Training):
         rearranger: Rearranger | None = None,  # needed where config.cycle > 0
         discriminator: Discriminator | None = None,  # needed where config.natural > 0 too
         scale: Scale | None = None,  # None: this process does everything
+        start: SemanticMapper | None = None,  # weights to begin with; None: random ones
+        origin: str = "",  # where ``start`` is from: part of the settings
     ) -> None:
         if condition.needs_labels and segmenter is None:
             raise ValueError(f"{condition.name} needs a segmenter")
@@ -122,14 +84,15 @@ class MapperTraining(Training):
         self.scale = scale or Scale(self.device, config.precision)
         self._at, self._followed = self._positions()
         # Channels last: convolutions take a fifth less time
-        self.net = self._new_mapper().to(memory_format=torch.channels_last).to(self.device).train()
+        self.origin = origin
+        self.net = self._new_mapper(start).to(memory_format=torch.channels_last).to(self.device).train()
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.scale.synchronised(self.net)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.name, self.steps = config.condition, config.steps
         self.batch, self.save_every = config.batch, config.save_every
 
-    def _new_mapper(self) -> SemanticMapper:
+    def _new_mapper(self, start: SemanticMapper | None) -> SemanticMapper:
         config, resolution = self.config, self.split.generator.img_resolution
         try:
             with torch.random.fork_rng(devices=[]):
@@ -146,6 +109,11 @@ class MapperTraining(Training):
             raise InputError(f"--widths {','.join(map(str, config.widths))}: {error}") from None
         if resolution % mapper.unet.stride:
             raise InputError(f"--widths: {len(config.widths)} levels are too many for pictures of {resolution} pixels")
+        if start is not None:
+            try:
+                take_levels(mapper.unet, start.unet)
+            except ValueError as error:
+                raise InputError(f"--resume-from {self.origin}: {error}") from None
         return mapper
 
     # ---- one step ----------------------------------------------------------------------------------------------------
@@ -316,11 +284,11 @@ class MapperTraining(Training):
 
     def settings(self) -> dict[str, Any]:
         """All settings of the run."""
-        return asdict(self.config)
+        return asdict(self.config) | {"from": self.origin}
 
     def former(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """As `Training`."""
-        return completed(settings, asdict(MapperConfig(self.config.condition)))
+        return completed(settings, asdict(MapperConfig(self.config.condition)) | {"from": ""})
 
     def parts(self) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
         """The mapper, its average, its optimiser."""

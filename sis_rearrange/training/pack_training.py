@@ -183,7 +183,11 @@ def rearranger_dry_run(
 
 
 def mapper_training(
-    pack: Pack, config: MapperConfig, device: torch.device, scale: Scale | None = None
+    pack: Pack,
+    config: MapperConfig,
+    device: torch.device,
+    scale: Scale | None = None,
+    start: Pack | None = None,  # whose mapper to start from; None: random weights
 ) -> MapperTraining:
     """The training of a pack's mapper; InputError where the pack lacks clusters, segmenter or rearranger it needs."""
     proxy = copy.deepcopy(pack.proxy()).to(device)
@@ -200,18 +204,24 @@ def mapper_training(
         if DISCRIMINATOR not in pack.info["files"]:
             raise InputError(f"pack {pack.name!r} has no discriminator; train with --natural 0")
         discriminator = copy.deepcopy(pack.discriminator()).to(device)
-    return MapperTraining(split, proxy, condition, segmenter, config, rearranger, discriminator, scale)
+    first, origin = (None, "") if start is None else (start.mapper(config.condition), start.name)
+    return MapperTraining(split, proxy, condition, segmenter, config, rearranger, discriminator, scale, first, origin)
 
 
 def train_pack_mapper(
-    pack_path: str, run: Path, config: MapperConfig, device: str = "cpu", tick: float = TICK
+    pack_path: str, run: Path, config: MapperConfig, device: str = "cpu", tick: float = TICK, resume_from: str = ""
 ) -> dict[str, float]:
-    """Train the mapper of one condition for a pack and write it into the pack; returns the scores."""
+    """Train the mapper of one condition for a pack and write it into the pack; returns the scores.
+
+    ``resume_from`` names a pack whose mapper of that condition is trained on: one of the same size, or of a smaller
+    one if ``config.widths`` ends with its widths.
+    """
     scale, pack = make_scale(device, config.precision, 1), load_pack(pack_path)
-    training = mapper_training(pack, config, scale.device, scale)
+    start = load_pack(resume_from) if resume_from else None
+    training = mapper_training(pack, config, scale.device, scale, start)
     scores = run_training(training, run, tick)
     if scale.main:
-        net, facts = training.ema, facts_of(config, scores, scale.processes)
+        net, facts = training.ema, facts_of(config, scores, scale.processes) | _origin(start)
         described = {"kind": "mapper", "args": net.config}
         write_component(pack.path, mapper_file(config.condition), net.state_dict(), described, facts)
     return scores
