@@ -11,7 +11,8 @@ import torch
 from sis_rearrange.domains import SPLITS, get_domain
 from sis_rearrange.errors import InputError
 from sis_rearrange.training import segmenter
-from sis_rearrange.training.segmenter import Augmentation, Renders, SegmenterConfig, train_segmenter
+from sis_rearrange.training.colour_changes import AUGMENTATIONS, Augmentation, augment, hue_rotation
+from sis_rearrange.training.segmenter import Renders, SegmenterConfig, train_segmenter
 from sis_rearrange.unet import UNet
 from sis_rearrange.weights import read_weights
 
@@ -113,16 +114,16 @@ def test_class_weights_favour_rare_classes_within_bounds():
 
 def test_augmentation_is_seeded_and_off_at_zero():
     images = torch.rand(3, 3, 16, 16) * 2 - 1
-    plain = segmenter.augment(images, Augmentation(), torch.Generator().manual_seed(0))
+    plain = augment(images, Augmentation(), torch.Generator().manual_seed(0))
     assert torch.allclose(plain, images, atol=1e-5)
-    strong = segmenter.AUGMENTATIONS["segmenter"]
-    one, two, other = (segmenter.augment(images, strong, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    strong = AUGMENTATIONS["segmenter"]
+    one, two, other = (augment(images, strong, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, two) and not torch.equal(one, other)
     assert one.abs().max() <= 1 and (one - images).abs().mean() > 0.02
 
 
 def test_hue_rotation_keeps_grey_and_turns_red_to_green():
-    turn = segmenter.hue_rotation(torch.tensor([1 / 3]))[0]
+    turn = hue_rotation(torch.tensor([1 / 3]))[0]
     assert torch.allclose(turn @ torch.ones(3), torch.ones(3), atol=1e-5)
     assert torch.allclose(turn @ torch.tensor([1.0, 0, 0]), torch.tensor([0, 1.0, 0]), atol=1e-5)
 

@@ -20,10 +20,11 @@ from sis_rearrange.losses import part_weights
 from sis_rearrange.stylegan2 import Generator
 from sis_rearrange.tensors import one_hot
 from sis_rearrange.training.checks import check_not_negative, check_positive
+from sis_rearrange.training.colour_changes import AUGMENTATIONS, augment
 from sis_rearrange.training.run import Training
 from sis_rearrange.training.schedule import learning_rate
 from sis_rearrange.training.seeds import RUN_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
-from sis_rearrange.training.segmenter import AUGMENTATIONS, augment, soft_dice_loss
+from sis_rearrange.training.segmenter import soft_dice_loss
 from sis_rearrange.unet import UNet
 
 _FIRST_SEED = TRAIN_SEEDS + 50_000_000  # of the samples; the mapper's training draws from others

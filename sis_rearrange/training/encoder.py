@@ -23,12 +23,12 @@ from sis_rearrange.inversion.prior import LatentPrior
 from sis_rearrange.pack import ENCODER, Pack, write_component
 from sis_rearrange.stylegan2 import Generator
 from sis_rearrange.training.checks import check_not_negative, check_positive
+from sis_rearrange.training.colour_changes import Augmentation, augment
 from sis_rearrange.training.pack_training import provenance
 from sis_rearrange.training.run import Training
 from sis_rearrange.training.scale import Scale, check_precision, launched
 from sis_rearrange.training.schedule import learning_rate
 from sis_rearrange.training.seeds import VALIDATION_SEEDS, step_seeds
-from sis_rearrange.training.segmenter import Augmentation, augment
 
 AUGMENTATION = Augmentation(hue=0.02, contrast=0.06, brightness=0.04, blur=0.3, noise=0.04)
 
