@@ -335,7 +335,7 @@ def test_presets_are_defaults_that_options_beat(tmp_path):
     arguments = [tmp_path / "own", "--data", "toonhead", "--run", tmp_path / "run", "--preset", "toonhead128"]
     done = run_script(*arguments, "--batch", 2, "--dry-run", "--workers", 0)
     shown = json.loads(done.output[: done.output.index("\n}") + 2])
-    assert (shown["resolution"], shown["gamma"], shown["batch"]) == (128, 0.2, 2)
+    assert (shown["resolution"], shown["gamma"], shown["batch"]) == (128, 1.0, 2)
 
 
 @pytest.mark.parametrize("name", PRESETS)

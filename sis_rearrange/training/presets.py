@@ -42,7 +42,7 @@ class Preset:
 _TABLE = """
                  pixels  base  max latent layers batch gamma   kimg mirror noise path tap  K  batch  kimg mapper  score
 toonhead64           64  2048  128    128      4     8   0.1    100     no    no    0  32 24      8    16     20   0.77
-toonhead128         128  2048  128    128      4     8   0.2    100     no    no    0  32 24      8    16     20      -
+toonhead128         128  2048  128    128      4     8   1.0    100     no    no    0  32 24      8    16     20      -
 ffhq256             256 16384  512    512      8    64   1.0  25000    yes   yes    2  32 24     16   200    200      -
 ffhq1024           1024 32768  512    512      8    32  10.0  25000    yes   yes    2  64 24     16   200    200      -
 afhqcat512          512 32768  512    512      8    32   2.0  25000    yes   yes    2  32 16     16   200    200      -
