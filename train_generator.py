@@ -25,7 +25,7 @@ Examples:
   python train_generator.py packs/mine --data toonhead --run runs/generator --kimg 100
   # twice the resolution, from the networks of a pack, scored by that pack's judge
   python train_generator.py packs/mine128 --data toonhead --run runs/grow --preset toonhead128 \\
-      --grow-from pretrained/toonhead --judge pretrained/toonhead
+      --grow-from pretrained/toonhead --judge pretrained/toonhead --lr 1e-3 --d-lr 1e-3
   # photos that `sis data prepare` made ready, with adaptive augmentation
   python train_generator.py packs/cats --data cats512.zip --run runs/cats --preset afhqcat512 \\
       --ada-target 0.6 --licence 'CC BY 4.0' --device auto

@@ -103,6 +103,7 @@ def main(
     from sis_rearrange.errors import InputError
     from sis_rearrange.pack import load_pack
     from sis_rearrange.sampling import pick_device
+    from sis_rearrange.training.origins import origin_of
     from sis_rearrange.training.pack_training import mapper_training, train_pack_mapper
 
     if shots is not None:
@@ -115,7 +116,7 @@ def main(
         return
     config = MapperConfig(**options)
     if dry_run:
-        start = load_pack(resume_from) if resume_from else None
+        start = origin_of(resume_from, run)
         show_dry_run(mapper_training(load_pack(pack), config, pick_device(device), start=start), run)
     else:
         show_scores(train_pack_mapper(pack, run, config, device, tick, resume_from))

@@ -30,7 +30,7 @@ Examples:
   accelerate launch --multi_gpu --num_processes 8 train_rearranger.py my-pack --run runs/gpus --batch 64 \\
       --device auto --precision bfloat16
   # from a pack of a related generator: sooner done than from nothing
-  python train_rearranger.py my-pack --run runs/related --resume-from pretrained/toonhead --kimg 6
+  python train_rearranger.py my-pack --run runs/related --resume-from toonhead --refit-proxy --kimg 6
   # other clusters, and one loss term switched off
   python train_rearranger.py my-pack --run runs/k24 --clusters 24 --style 0
   tensorboard --logdir runs""",
@@ -55,7 +55,7 @@ Examples:
 @click.option(
     "--refit-proxy", is_flag=True, help="Fit new clusters though the pack has some. Retrain all mappers then."
 )
-@click.option("--resume-from", default="", help="Pack whose rearranger, and clusters if any are fitted, to start from.")
+@click.option("--resume-from", default="", help="Pack whose rearranger to start from, and clusters, if any are fitted.")
 @click.option("--unlabelled", is_flag=True, help="Write it beside the pack's own, as the few-shot protocol's.")
 @click.option("--self-feature", default=TERMS.self_feature, help="Weight: own mask, L1 of features.")
 @click.option("--self-image", default=TERMS.self_image, help="Weight: own mask, L1 of images.")
@@ -86,13 +86,15 @@ def main(
     Fits proxy clusters first where the pack has none. Writes into the pack when done. A weight of 0 switches a loss
     term off.
     """
+    from sis_rearrange.training.origins import origin_of
     from sis_rearrange.training.pack_training import rearranger_dry_run, train_pack_rearranger
 
     weights = LossWeights(**{f.name: options.pop(f.name) for f in fields(LossWeights)})
     config = RearrangerConfig(weights=weights, **options)
     where = UNLABELLED if unlabelled else REARRANGER
     if dry_run:
-        show_dry_run(rearranger_dry_run(pack, config, tap, clusters, refit_proxy, device, where, resume_from), run)
+        start = origin_of(resume_from, run)
+        show_dry_run(rearranger_dry_run(pack, config, tap, clusters, refit_proxy, device, where, start), run)
     else:
         fitting = (tap, clusters, proxy_samples, refit_proxy)
         show_scores(train_pack_rearranger(pack, run, config, *fitting, device, tick, where, resume_from))

@@ -163,7 +163,9 @@ def fit_proxy(
                 rows[at : at + kept] = chosen // tap.resolution
             if progress is not None:
                 progress(len(flat))
-    init: dict[str, Any] = dict(n_init=5) if start is None else dict(n_init=1, init=start.centroids.cpu().numpy())
+    init: dict[str, Any] = dict(n_init=5)
+    if start is not None:  # and no small cluster is thrown away for a random one
+        init = dict(n_init=1, init=start.centroids.cpu().numpy(), reassignment_ratio=0.0)
     kmeans = MiniBatchKMeans(num_clusters, batch_size=8192, max_iter=60, random_state=random_state, **init)
     assigned = kmeans.fit_predict(vectors)
     counts = np.bincount(assigned, minlength=num_clusters)

@@ -105,9 +105,13 @@ def take_levels(net: UNet, start: UNet) -> None:
     finer = len(net.widths) - len(start.widths)
     if finer < 0 or net.widths[finer:] != start.widths:
         raise ValueError(f"widths {_listed(net.widths)} do not end with those to start from, {_listed(start.widths)}")
-    if net.out_stride != start.out_stride * 2**finer or net.out_channels != start.out_channels:
-        ours, theirs = ((each.out_channels, each.out_stride) for each in (net, start))
-        raise ValueError(f"{ours[0]} labels at stride {ours[1]}, to start from {theirs[0]} at stride {theirs[1]}")
+    if net.out_stride != start.out_stride * 2**finer:
+        raise ValueError(
+            f"labels at stride {net.out_stride}, to start from {start.out_stride}: each doubling needs a finer "
+            f"level, as in widths 16,{_listed(start.widths)}; here are {finer} of them"
+        )
+    if net.out_channels != start.out_channels:
+        raise ValueError(f"{net.out_channels} labels, to start from {start.out_channels}")
     if not finer and net.in_channels != start.in_channels:
         raise ValueError(f"{net.in_channels} channels to read, to start from {start.in_channels}")
     weights = {name: value for name, value in start.state_dict().items() if not name.startswith("down.")}

@@ -89,8 +89,9 @@ def test_goes_on_from_a_packs_network_of_the_same_role(tmp_path):
     assert scores["toonhead"] > scores[""] + 0.3
     with pytest.raises(InputError, match="other settings"):
         train_segmenter("toonhead", tmp_path / "0", "judge", config, workers=1, resume_from=source)
-    with pytest.raises(InputError, match="--resume-from toonhead: its segmenter has"):
+    with pytest.raises(InputError, match="--resume-from toonhead: its segmenter has widths"):
         train_segmenter("toonhead", tmp_path / "2", "segmenter", SegmenterConfig(**TINY), 1, "toonhead")
+    assert not (tmp_path / "2" / "train.npz").exists()  # known before minutes of rendering
     with pytest.raises(InputError, match="its parts are not those of landscape"):
         train_segmenter("landscape", tmp_path / "3", "segmenter", config, 1, "toonhead")
 

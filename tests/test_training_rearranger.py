@@ -13,6 +13,7 @@ from sis_rearrange.errors import InputError
 from sis_rearrange.evaluation.latency import training_minutes
 from sis_rearrange.features import SplitGenerator
 from sis_rearrange.pack import PROXY, REARRANGER, UNLABELLED, load_pack
+from sis_rearrange.pack_files import update_info
 from sis_rearrange.training.pack_training import train_pack_rearranger
 from sis_rearrange.training.rearranger import LossWeights, RearrangerConfig, RearrangerTraining, train_rearranger
 from sis_rearrange.training.run import save
@@ -126,11 +127,31 @@ def test_goes_on_from_another_packs_rearranger_and_its_clusters(own_pack, tiny_p
         train_pack_rearranger(str(own_pack), tmp_path / "run", config)
 
 
+def test_a_run_goes_on_when_the_pack_it_started_from_is_gone(own_pack, tiny_pack_path, tmp_path):
+    """With the clusters that it has: moved once more, they would be others."""
+    start = shutil.copytree(tiny_pack_path, tmp_path / "start")
+    update_info(own_pack, {"licences": []})
+    fitting = {"tap": 16, "num_clusters": 5, "proxy_samples": 64, "refit_proxy": True, "resume_from": str(start)}
+    train_pack_rearranger(str(own_pack), tmp_path / "run", TINY, **fitting)
+    first = load_pack(own_pack)
+    assert [each["credit"] for each in first.info["licences"]] == ["drawn by the tests"]
+    shutil.rmtree(start)
+    train_pack_rearranger(str(own_pack), tmp_path / "run", TINY, **fitting)
+    again = load_pack(own_pack)
+    assert again.info["files"][PROXY] == first.info["files"][PROXY]
+    assert again.info["files"][REARRANGER] == first.info["files"][REARRANGER]
+    with pytest.raises(InputError, match="start"):  # a new run needs it
+        train_pack_rearranger(str(own_pack), tmp_path / "other", TINY, **fitting)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--resume-from", "toonhead"], "--resume-from toonhead: its rearranger has"),
-        (["--resume-from", "toonhead", "--refit-proxy", "--tap", "16"], "the clusters to start from have"),
+        (
+            ["--resume-from", "toonhead", "--refit-proxy", "--tap", "16"],
+            "give its --tap 32 --clusters 24",
+        ),
         (["--batch", "1"], "at least 2"),
         (["--kimg", "0"], "must be positive"),
         (["--kimg", "much"], "'much' is not a valid float"),

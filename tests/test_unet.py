@@ -70,8 +70,8 @@ def test_takes_the_levels_of_a_smaller_one():
     [
         ((3, 4, (6, 8, 12), 2), "6,8,12 do not end with those to start from, 8,12,16"),
         ((3, 4, (8, 12), 2), "do not end with"),
-        ((3, 5, (8, 12, 16), 2), "5 labels at stride 2"),
-        ((3, 4, (6, 8, 12, 16), 2), "at stride 2, to start from 4 at stride 2"),
+        ((3, 5, (8, 12, 16), 2), "5 labels, to start from 4"),
+        ((3, 4, (6, 8, 12, 16), 2), "at stride 2, to start from 2: each doubling needs a finer level"),
         ((5, 4, (8, 12, 16), 2), "5 channels to read, to start from 3"),
     ],
 )

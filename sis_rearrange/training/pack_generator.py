@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sis_rearrange.pack_files import INFO_FILE
 from sis_rearrange.training.distance import JudgeDistance, judge_of
 from sis_rearrange.training.generator import GeneratorConfig, GeneratorTraining
 from sis_rearrange.training.growth import Networks, grow, read_start
+from sis_rearrange.training.origins import inherited_licences
 from sis_rearrange.training.pack_training import facts_of
 from sis_rearrange.training.run import TICK, run_training
 from sis_rearrange.training.scale import make_scale
@@ -116,6 +117,7 @@ def train_pack_generator(
     training = generator_training(pack, run, config, material, device)
     scale = training.scale
     scale.on_main(lambda: _open_pack(pack, config, material, replace))
+    before = _before(training.origin, run)
     scores = run_training(training, run, tick)
     if not scale.main:
         return scores
@@ -123,7 +125,7 @@ def train_pack_generator(
         "images_seen": training.steps * training.batch,
         "data": training.pictures.describe(),
         "from": training.origin,
-        **_before(training.origin),
+        "run": run.name,
     }
     for relpath, kind, network in (
         (GENERATOR, "generator", training.ema),
@@ -134,19 +136,22 @@ def train_pack_generator(
             relpath,
             _portable(network),
             {"kind": kind, "args": network.config},
-            facts_of(config, scores, scale.processes) | seen,
+            facts_of(config, scores, scale.processes) | seen | before,
         )
     return scores
 
 
-def _before(origin: str) -> dict[str, Any]:
+def _before(origin: str, run: Path) -> dict[str, Any]:
     """What the pack that a training started from says of its own generator: stages are told to the first."""
     if not origin or Path(origin).is_file():
         return {}
     try:
-        return {"before": load_pack(origin).info["provenance"].get(GENERATOR, {})}
+        said = load_pack(origin).info["provenance"].get(GENERATOR, {})
     except InputError:  # a run may go on, and end, when that pack is gone
         return {}
+    if said.get("run") == run.name:  # the pack is trained in place, and this run has written into it before
+        return {"before": said["before"]} if "before" in said else {}
+    return {"before": said}
 
 
 def _open_pack(pack: Path, config: GeneratorConfig, material: Material, replace: bool) -> None:
@@ -163,14 +168,11 @@ def _create_pack(pack: Path, config: GeneratorConfig, material: Material) -> Non
     create_pack(pack, pack.name, *parts, config.resolution, art + _inherited(material, art))
 
 
-def _inherited(material: Material, own: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Licences of the pack whose weights the training starts from: what is made of them needs their attribution too."""
+def _inherited(material: Material, own: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     source = material.grow_from or material.resume_from
     if not source or Path(source).is_file():  # weight files name no licence
         return []
-    pack, given = load_pack(source), {(each["licence"], each["credit"]) for each in own}
-    licences = [each for each in pack.info["licences"] if (each["licence"], each["credit"]) not in given]
-    return [each | {"what": f"the weights of {pack.name}, which training started from"} for each in licences]
+    return inherited_licences(load_pack(source), own)
 
 
 def _check_pack(pack: Path, config: GeneratorConfig, material: Material, replace: bool) -> None:

@@ -29,11 +29,14 @@ from sis_rearrange.pack import (
     write_component,
 )
 from sis_rearrange.proxy import ProxyClusters, fit_proxy
+from sis_rearrange.rearranger import Rearranger
 from sis_rearrange.training.generator import GeneratorConfig
 from sis_rearrange.training.mapper import MapperConfig, MapperTraining
+from sis_rearrange.training.origins import NOTHING, Origin, origin_of
 from sis_rearrange.training.rearranger import TRAIN_SEEDS, RearrangerConfig, RearrangerTraining
 from sis_rearrange.training.run import TICK, run_training
 from sis_rearrange.training.scale import Scale, make_scale
+from sis_rearrange.training.states import stored_states
 from sis_rearrange.training.watching import progress_bar
 
 PROXY_SEEDS = range(TRAIN_SEEDS - 100_000, TRAIN_SEEDS)  # samples the clusters are fitted on; never evaluated
@@ -62,7 +65,13 @@ def facts_of(
 
 
 def fitted_proxy(
-    pack: Pack, tap: int, num_clusters: int, samples: int, psi: float, device: torch.device, start: Pack | None = None
+    pack: Pack,
+    tap: int,
+    num_clusters: int,
+    samples: int,
+    psi: float,
+    device: torch.device,
+    start: Origin = NOTHING,
 ) -> ProxyClusters:
     """Proxy clusters of a pack's generator; the pack stays as it is. InputError for numbers that make no sense.
 
@@ -76,23 +85,30 @@ def fitted_proxy(
         split = SplitGenerator(copy.deepcopy(pack.generator()).to(device), tap)
     except ValueError as error:
         raise InputError(f"--tap {tap}: {error}") from None
+    theirs = None if start.pack is None else start.pack.proxy()
+    if theirs is not None and (theirs.resolution, theirs.K) != (tap, num_clusters):
+        raise InputError(f"--resume-from {start.name}: give its --tap {theirs.resolution} --clusters {theirs.K}")
+    if theirs is not None and theirs.channels != split.tap.channels:
+        raise InputError(
+            f"--resume-from {start.name}: has {theirs.channels} channels at that tap, {pack.name} {split.tap.channels}"
+        )
     with progress_bar(samples, "proxy clusters") as bar:
-        seeds, theirs = PROXY_SEEDS[:samples], None if start is None else start.proxy()
-        try:
-            return fit_proxy(split, num_clusters, seeds, psi=psi, progress=bar.update, start=theirs)
-        except ValueError as error:
-            if start is None:
-                raise
-            raise InputError(f"--resume-from {start.name}: {error}") from None
+        return fit_proxy(split, num_clusters, PROXY_SEEDS[:samples], psi=psi, progress=bar.update, start=theirs)
 
 
 def fit_pack_proxy(
-    pack: Pack, tap: int, num_clusters: int, samples: int, psi: float, device: torch.device, start: Pack | None = None
+    pack: Pack,
+    tap: int,
+    num_clusters: int,
+    samples: int,
+    psi: float,
+    device: torch.device,
+    start: Origin = NOTHING,
 ) -> Pack:
     """Fit proxy clusters for a pack's generator, write them into the pack, and open it anew."""
     proxy = fitted_proxy(pack, tap, num_clusters, samples, psi, device, start)
     config = {"kind": "proxy", "args": proxy.config, "psi": psi}
-    facts = provenance(samples=samples, psi=psi, **_origin(start))
+    facts = provenance(samples=samples, psi=psi, **start.facts)
     # Centroids stay in full precision: a label near a border must not depend on rounding
     write_component(pack.path, PROXY, proxy.state_dict(), config, facts, half=False)
     return load_pack(pack.path)
@@ -104,7 +120,7 @@ def rearranger_training(
     device: torch.device,
     proxy: ProxyClusters | None = None,  # clusters to train for; None: the pack's
     scale: Scale | None = None,
-    start: Pack | None = None,  # whose rearranger to start from; None: random weights
+    start: Origin = NOTHING,  # whose rearranger to start from
     relpath: str = REARRANGER,  # which of them
 ) -> RearrangerTraining:
     """The training of a pack's rearranger; InputError where the pack lacks a part, or the one to start from differs."""
@@ -116,15 +132,13 @@ def rearranger_training(
             raise InputError(f"pack {pack.name!r} has no discriminator; train with --adversarial 0")
         discriminator = copy.deepcopy(pack.discriminator()).to(device)
     segmenter = copy.deepcopy(pack.segmenter()).to(device) if config.weights.uses_parts else None
-    first, origin = None, ""
-    if start is not None:  # an unlabelled one goes on from an unlabelled one
-        first, origin = replace(start, rearranger_file=relpath).rearranger(), start.name
-    return RearrangerTraining(split, proxy, discriminator, segmenter, config, scale, first, origin)
+    first = None if start.pack is None else _rearranger_of(start.pack, relpath)
+    return RearrangerTraining(split, proxy, discriminator, segmenter, config, scale, first, start.name)
 
 
-def _origin(start: Pack | None) -> dict[str, Any]:
-    """What provenance says of the pack that a training started from."""
-    return {} if start is None else {"from": start.name, "from_hash": start.hash}
+def _rearranger_of(pack: Pack, relpath: str) -> Rearranger:
+    """The one at ``relpath``: an unlabelled one never goes on from a labelled one."""
+    return replace(pack, rearranger_file=relpath).rearranger()
 
 
 def train_pack_rearranger(
@@ -150,16 +164,24 @@ def train_pack_rearranger(
     if relpath == UNLABELLED and config.weights.uses_parts:
         raise InputError("--unlabelled: part labels would help this rearranger; leave out --parts and --part-colour")
     scale, pack = make_scale(device, config.precision, config.accumulate), load_pack(pack_path)
-    start = load_pack(resume_from) if resume_from else None
-    if refit_proxy or PROXY not in pack.info["files"]:
-        asked = (pack, tap, num_clusters, proxy_samples, config.psi, scale.device, start)
-        scale.on_main(lambda: None if fit_pack_proxy(*asked) else None)
-        pack = load_pack(pack.path)
+    start = origin_of(resume_from, run)
+    if start.pack is not None:  # that it is there shows before clusters are replaced
+        _rearranger_of(start.pack, relpath)
+
+    def fit() -> None:
+        there = PROXY in pack.info["files"]
+        # A run that goes on has its clusters: moved once more, they would be others
+        if not there or (refit_proxy and not (start.name and stored_states(run))):
+            fit_pack_proxy(pack, tap, num_clusters, proxy_samples, config.psi, scale.device, start)
+
+    scale.on_main(fit)
+    pack = load_pack(pack.path)
     training = rearranger_training(pack, config, scale.device, None, scale, start, relpath)
     scores = run_training(training, run, tick)
     if scale.main:
-        net, facts = training.ema, facts_of(config, scores, scale.processes) | _origin(start)
+        net, facts = training.ema, facts_of(config, scores, scale.processes) | start.facts
         write_component(pack.path, relpath, net.state_dict(), {"kind": "rearranger", "args": net.config}, facts)
+        start.credit(pack.path)
     return scores
 
 
@@ -171,11 +193,11 @@ def rearranger_dry_run(
     refit_proxy: bool,
     device: str,
     relpath: str = REARRANGER,
-    resume_from: str = "",
+    start: Origin = NOTHING,
 ) -> RearrangerTraining:
     """The training that `train_pack_rearranger` would run, but for clusters of few samples where those are missing."""
     scale, pack = make_scale(device, config.precision, config.accumulate), load_pack(pack_path)
-    proxy, start = None, load_pack(resume_from) if resume_from else None
+    proxy = None
     if refit_proxy or PROXY not in pack.info["files"]:
         proxy = fitted_proxy(pack, tap, num_clusters, 4 * num_clusters, config.psi, scale.device, start)
     config = replace(config, guide_samples=min(64, config.guide_samples))
@@ -187,7 +209,7 @@ def mapper_training(
     config: MapperConfig,
     device: torch.device,
     scale: Scale | None = None,
-    start: Pack | None = None,  # whose mapper to start from; None: random weights
+    start: Origin = NOTHING,  # whose mapper to start from
 ) -> MapperTraining:
     """The training of a pack's mapper; InputError where the pack lacks clusters, segmenter or rearranger it needs."""
     proxy = copy.deepcopy(pack.proxy()).to(device)
@@ -204,8 +226,10 @@ def mapper_training(
         if DISCRIMINATOR not in pack.info["files"]:
             raise InputError(f"pack {pack.name!r} has no discriminator; train with --natural 0")
         discriminator = copy.deepcopy(pack.discriminator()).to(device)
-    first, origin = (None, "") if start is None else (start.mapper(config.condition), start.name)
-    return MapperTraining(split, proxy, condition, segmenter, config, rearranger, discriminator, scale, first, origin)
+    first = None if start.pack is None else start.pack.mapper(config.condition)
+    return MapperTraining(
+        split, proxy, condition, segmenter, config, rearranger, discriminator, scale, first, start.name
+    )
 
 
 def train_pack_mapper(
@@ -217,11 +241,12 @@ def train_pack_mapper(
     one if ``config.widths`` ends with its widths.
     """
     scale, pack = make_scale(device, config.precision, 1), load_pack(pack_path)
-    start = load_pack(resume_from) if resume_from else None
+    start = origin_of(resume_from, run)
     training = mapper_training(pack, config, scale.device, scale, start)
     scores = run_training(training, run, tick)
     if scale.main:
-        net, facts = training.ema, facts_of(config, scores, scale.processes) | _origin(start)
+        net, facts = training.ema, facts_of(config, scores, scale.processes) | start.facts
         described = {"kind": "mapper", "args": net.config}
         write_component(pack.path, mapper_file(config.condition), net.state_dict(), described, facts)
+        start.credit(pack.path)
     return scores

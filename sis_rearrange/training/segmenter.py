@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from sis_rearrange.domains import SPLITS, Domain, get_domain, render_many
 from sis_rearrange.errors import InputError, nearest
 from sis_rearrange.metrics import class_iou, confusion, miou, pixel_accuracy
-from sis_rearrange.pack import load_pack
 from sis_rearrange.tensors import from_uint8
 from sis_rearrange.training.colour_changes import AUGMENTATIONS, Augmentation, augment
+from sis_rearrange.training.origins import origin_of
 from sis_rearrange.training.run import Training, run_training
 from sis_rearrange.training.schedule import learning_rate
 from sis_rearrange.unet import UNet
@@ -183,8 +183,6 @@ class SegmenterTraining(Training):
             torch.manual_seed(ROLES[role][1])
             network = UNet(3, len(domain.classes), config.widths)
         if start is not None:
-            if start.config != network.config:
-                raise InputError(f"--resume-from {origin}: its {role} has {start.config}, not {network.config}")
             network.load_state_dict(start.state_dict())
         self.network = network.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -231,15 +229,18 @@ class SegmenterTraining(Training):
         return scores | {f"iou/{name}": value for name, value in per_class.items()}
 
 
-def _start(source: str, role: str, domain: Domain) -> tuple[UNet | None, str]:
+def _start(source: str, role: str, domain: Domain, config: SegmenterConfig, run: Path) -> tuple[UNet | None, str]:
     """A pack's network of a role and the pack's name; neither where no pack is asked for."""
-    if not source:
-        return None, ""
-    pack = load_pack(source)
-    if pack.classes != domain.classes:
+    origin = origin_of(source, run)
+    if origin.pack is None:
+        return None, origin.name
+    if origin.pack.classes != domain.classes:
         raise InputError(f"--resume-from {source}: its parts are not those of {domain.name}")
     # The same role: a judge must never have seen what a segmenter learned from
-    return (pack.judge() if role == "judge" else pack.segmenter()), pack.name
+    start = origin.pack.judge() if role == "judge" else origin.pack.segmenter()
+    if start.widths != config.widths:
+        raise InputError(f"--resume-from {source}: its {role} has widths {start.widths}, not {config.widths}")
+    return start, origin.name
 
 
 def train_segmenter(
@@ -265,7 +266,7 @@ def train_segmenter(
     if config.images > len(indices):
         raise InputError(f"the {role} has {len(indices):,} training pictures, {config.images:,} were asked for")
 
-    start, origin = _start(resume_from, role, domain)  # before minutes of rendering
+    start, origin = _start(resume_from, role, domain, config, out)  # before minutes of rendering
     # The cache remembers what it holds, so it may outlive a change of settings.
     data = cached_renders(domain, indices[: config.images], config.resolution, out / "train.npz", workers)
     held_out = cached_renders(domain, SPLITS["val"][: config.validation], config.resolution, out / "val.npz", workers)

@@ -1,0 +1,57 @@
+"""What a training starts from: another pack's networks, their name in its settings, their attribution in the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sis_rearrange.errors import InputError
+from sis_rearrange.pack import Pack, load_pack
+from sis_rearrange.pack_files import update_info
+from sis_rearrange.training.states import stored_states
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The pack that a training starts from."""
+
+    name: str = ""  # last part of what was asked for: part of a run's settings; "": from nothing
+    pack: Pack | None = None  # None too where a run goes on and that pack is gone
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the provenance of what is trained."""
+        return {"from": self.name} if self.name else {}
+
+    def credit(self, path: Path) -> None:
+        """Add what the origin's licences ask for to the pack in the folder ``path``."""
+        if self.pack is None:
+            return
+        own = load_pack(path, verify=False).info["licences"]
+        more = inherited_licences(self.pack, own)
+        if more:
+            update_info(path, {"licences": [*own, *more]})
+
+
+NOTHING = Origin()
+
+
+def origin_of(source: str, run: Path) -> Origin:
+    """The pack that ``source`` names; InputError where there is none, unless the run in the folder ``run`` goes on."""
+    if not source:
+        return NOTHING
+    try:
+        return Origin(Path(source).name, load_pack(source))
+    except InputError:
+        if stored_states(run):  # what it started from is in there
+            return Origin(Path(source).name)
+        raise
+
+
+def inherited_licences(pack: Pack, own: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Licences of a pack whose weights a training starts from, but for those that are there: results need them too."""
+    given = {(each["licence"], each["credit"]) for each in own}
+    licences = [each for each in pack.info["licences"] if (each["licence"], each["credit"]) not in given]
+    return [each | {"what": f"the weights of {pack.name}, which training started from"} for each in licences]
