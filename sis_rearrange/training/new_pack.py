@@ -15,7 +15,7 @@ from sis_rearrange.pack import DISCRIMINATOR, GENERATOR, Pack, create_pack, load
 from sis_rearrange.pack_files import unfinished_folder
 from sis_rearrange.sampling import pick_device
 from sis_rearrange.stylegan2 import Generator
-from sis_rearrange.training.pack_training import fit_pack_proxy, provenance
+from sis_rearrange.training.pack_training import Fitting, fit_pack_proxy, provenance
 from sis_rearrange.weights import read_networks, sha256
 
 
@@ -77,7 +77,7 @@ def new_pack(
     where = pick_device(device)
     with unfinished_folder(path) as folder:
         _write(folder, name, domain, parts, source)
-        fit_pack_proxy(load_pack(folder), tap, num_clusters, samples, psi, where)
+        fit_pack_proxy(load_pack(folder), Fitting(tap, num_clusters, samples, psi), where)
     return load_pack(path)
 
 

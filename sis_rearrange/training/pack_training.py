@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -64,19 +64,21 @@ def facts_of(
     return provenance(config=settings, seed=config.seed, minutes=round(scores["minutes"], 2), scores=rounded, **spread)
 
 
-def fitted_proxy(
-    pack: Pack,
-    tap: int,
-    num_clusters: int,
-    samples: int,
-    psi: float,
-    device: torch.device,
-    start: Origin = NOTHING,
-) -> ProxyClusters:
+class Fitting(NamedTuple):
+    """What proxy clusters are fitted with."""
+
+    tap: int  # resolution of the feature map
+    num_clusters: int
+    samples: int
+    psi: float  # truncation of the samples
+
+
+def fitted_proxy(pack: Pack, fitting: Fitting, device: torch.device, start: Origin = NOTHING) -> ProxyClusters:
     """Proxy clusters of a pack's generator; the pack stays as it is. InputError for numbers that make no sense.
 
     Where a pack to ``start`` from is given, its clusters are moved, and keep their order.
     """
+    tap, num_clusters, samples, psi = fitting
     if not 1 <= samples <= len(PROXY_SEEDS):
         raise InputError(f"--proxy-samples {samples}: must be 1 to {len(PROXY_SEEDS)}")
     if not 2 <= num_clusters <= 256:  # proxy masks travel as 8-bit index PNGs
@@ -96,19 +98,11 @@ def fitted_proxy(
         return fit_proxy(split, num_clusters, PROXY_SEEDS[:samples], psi=psi, progress=bar.update, start=theirs)
 
 
-def fit_pack_proxy(
-    pack: Pack,
-    tap: int,
-    num_clusters: int,
-    samples: int,
-    psi: float,
-    device: torch.device,
-    start: Origin = NOTHING,
-) -> Pack:
+def fit_pack_proxy(pack: Pack, fitting: Fitting, device: torch.device, start: Origin = NOTHING) -> Pack:
     """Fit proxy clusters for a pack's generator, write them into the pack, and open it anew."""
-    proxy = fitted_proxy(pack, tap, num_clusters, samples, psi, device, start)
-    config = {"kind": "proxy", "args": proxy.config, "psi": psi}
-    facts = provenance(samples=samples, psi=psi, **start.facts)
+    proxy = fitted_proxy(pack, fitting, device, start)
+    config = {"kind": "proxy", "args": proxy.config, "psi": fitting.psi}
+    facts = provenance(samples=fitting.samples, psi=fitting.psi, **start.facts)
     # Centroids stay in full precision: a label near a border must not depend on rounding
     write_component(pack.path, PROXY, proxy.state_dict(), config, facts, half=False)
     return load_pack(pack.path)
@@ -172,7 +166,7 @@ def train_pack_rearranger(
         there = PROXY in pack.info["files"]
         # A run that goes on has its clusters: moved once more, they would be others
         if not there or (refit_proxy and not (start.name and stored_states(run))):
-            fit_pack_proxy(pack, tap, num_clusters, proxy_samples, config.psi, scale.device, start)
+            fit_pack_proxy(pack, Fitting(tap, num_clusters, proxy_samples, config.psi), scale.device, start)
 
     scale.on_main(fit)
     pack = load_pack(pack.path)
@@ -199,7 +193,8 @@ def rearranger_dry_run(
     scale, pack = make_scale(device, config.precision, config.accumulate), load_pack(pack_path)
     proxy = None
     if refit_proxy or PROXY not in pack.info["files"]:
-        proxy = fitted_proxy(pack, tap, num_clusters, 4 * num_clusters, config.psi, scale.device, start)
+        fitting = Fitting(tap, num_clusters, 4 * num_clusters, config.psi)
+        proxy = fitted_proxy(pack, fitting, scale.device, start)
     config = replace(config, guide_samples=min(64, config.guide_samples))
     return rearranger_training(pack, config, scale.device, proxy, scale, start, relpath)
 
