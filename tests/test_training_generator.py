@@ -270,6 +270,14 @@ def test_attribution_and_provenance_go_with_the_weights_that_training_starts_fro
     assert [each["credit"] for each in others] == [each["credit"] for each in source.info["licences"]] != []
     assert all(source.name in each["what"] for each in others)
     assert made.info["provenance"][GENERATOR]["before"] == source.info["provenance"][GENERATOR]
+    # in place: repeated, the command tells of the same training before it, not of itself
+    own = shutil.copytree(tmp_path / "new", tmp_path / "own")
+    common[common.index("--run") + 1] = tmp_path / "again"
+    for _ in range(2):
+        done = run_script(own, *common, "--resume-from", own)
+        assert done.exit_code == 0, done.output
+        before = load_pack(own).info["provenance"][GENERATOR]["before"]
+        assert before == made.info["provenance"][GENERATOR]
 
 
 def test_a_terminated_script_leaves_with_the_shells_code(tmp_path):

@@ -117,7 +117,7 @@ def train_pack_generator(
     training = generator_training(pack, run, config, material, device)
     scale = training.scale
     scale.on_main(lambda: _open_pack(pack, config, material, replace))
-    before = _before(training.origin, run)
+    before = _before(training.origin, pack, run)
     scores = run_training(training, run, tick)
     if not scale.main:
         return scores
@@ -141,15 +141,17 @@ def train_pack_generator(
     return scores
 
 
-def _before(origin: str, run: Path) -> dict[str, Any]:
+def _before(origin: str, pack: Path, run: Path) -> dict[str, Any]:
     """What the pack that a training started from says of its own generator: stages are told to the first."""
     if not origin or Path(origin).is_file():
         return {}
     try:
-        said = load_pack(origin).info["provenance"].get(GENERATOR, {})
+        opened = load_pack(origin)
     except InputError:  # a run may go on, and end, when that pack is gone
         return {}
-    if said.get("run") == run.name:  # the pack is trained in place, and this run has written into it before
+    said = opened.info["provenance"].get(GENERATOR, {})
+    in_place = opened.path.resolve() == pack.resolve()
+    if in_place and said.get("run") == run.name:  # this run has written into it before
         return {"before": said["before"]} if "before" in said else {}
     return {"before": said}
 
