@@ -29,7 +29,7 @@ Examples:
   # on 8 GPUs; see docs/scale.md
   accelerate launch --multi_gpu --num_processes 8 train_rearranger.py my-pack --run runs/gpus --batch 64 \\
       --device auto --precision bfloat16
-  # from a pack of a related generator: sooner done than from nothing
+  # from the rearranger and clusters of a pack with a related generator
   python train_rearranger.py my-pack --run runs/related --resume-from toonhead --refit-proxy --kimg 6
   # other clusters, and one loss term switched off
   python train_rearranger.py my-pack --run runs/k24 --clusters 24 --style 0

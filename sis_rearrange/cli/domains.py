@@ -97,7 +97,7 @@ def palettes(name: str | None, out: Path | None) -> None:
     epilog="""\b
 Examples:
   sis domains train-segmenter toonhead --role judge --out runs/judge
-  # at another size, from the one that ships: soon done
+  # at another size, from the one that ships
   sis domains train-segmenter toonhead --role judge --resolution 128 --resume-from pretrained/toonhead \\
       --images 4000 --steps 400 --out runs/judge128""",
 )
