@@ -12,9 +12,10 @@ from click.testing import CliRunner
 from sis_rearrange.errors import InputError
 from sis_rearrange.evaluation.latency import training_minutes
 from sis_rearrange.features import SplitGenerator
-from sis_rearrange.pack import PROXY, REARRANGER, UNLABELLED, load_pack
+from sis_rearrange.pack import PROXY, REARRANGER, UNLABELLED, load_pack, write_component
 from sis_rearrange.pack_files import update_info
-from sis_rearrange.training.pack_training import train_pack_rearranger
+from sis_rearrange.training.mapper_config import MapperConfig
+from sis_rearrange.training.pack_training import train_pack_mapper, train_pack_rearranger
 from sis_rearrange.training.rearranger import LossWeights, RearrangerConfig, RearrangerTraining, train_rearranger
 from sis_rearrange.training.run import save
 from train_rearranger import main
@@ -125,6 +126,16 @@ def test_goes_on_from_another_packs_rearranger_and_its_clusters(own_pack, tiny_p
     assert nearest.tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(InputError, match="other settings"):  # from nothing: not the same run
         train_pack_rearranger(str(own_pack), tmp_path / "run", config)
+
+
+def test_networks_are_not_taken_over_for_clusters_of_another_order(own_pack, tiny_pack_path, tiny_pack, tmp_path):
+    start, proxy = str(tiny_pack_path), tiny_pack.proxy()
+    turned = proxy.state_dict() | {"centroids": proxy.centroids.roll(1, dims=0)}
+    write_component(own_pack, PROXY, turned, {"kind": "proxy", "args": proxy.config, "psi": 0.9}, {}, half=False)
+    with pytest.raises(InputError, match="0% of this pack's follow them.*--refit-proxy"):
+        train_pack_rearranger(str(own_pack), tmp_path / "run", TINY, resume_from=start)
+    with pytest.raises(InputError, match="0% of this pack's follow them"):
+        train_pack_mapper(str(own_pack), tmp_path / "mapper", MapperConfig("sketch"), resume_from=start)
 
 
 def test_a_run_goes_on_when_the_pack_it_started_from_is_gone(own_pack, tiny_pack_path, tmp_path):

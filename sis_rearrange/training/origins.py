@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sis_rearrange.errors import InputError
 from sis_rearrange.pack import Pack, load_pack
 from sis_rearrange.pack_files import update_info
+from sis_rearrange.proxy import ProxyClusters
 from sis_rearrange.training.states import stored_states
+
+FOLLOWING = 0.5  # share of clusters that must be nearest to the ones of the same number
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,24 @@ class Origin:
     def facts(self) -> dict[str, Any]:
         """For the provenance of what is trained."""
         return {"from": self.name} if self.name else {}
+
+    def check_clusters(self, clusters: ProxyClusters) -> None:
+        """InputError where ``clusters`` are not the origin's, moved: its networks know those by their numbers.
+
+        Clusters that differ in number or channels are not looked at: the networks themselves do not fit then.
+        """
+        if self.pack is None:
+            return
+        theirs = self.pack.proxy().centroids
+        if theirs.shape != clusters.centroids.shape:
+            return
+        nearest_one = torch.cdist(clusters.centroids.cpu(), theirs.cpu()).argmin(dim=1)
+        share = (nearest_one == torch.arange(len(theirs))).double().mean().item()
+        if share < FOLLOWING:
+            raise InputError(
+                f"--resume-from {self.name}: knows its own clusters, and {share:.0%} of this pack's follow them; fit"
+                f" these anew from those: train_rearranger.py --resume-from {self.name} --refit-proxy"
+            )
 
     def credit(self, path: Path) -> None:
         """Add what the origin's licences ask for to the pack in the folder ``path``."""

@@ -118,7 +118,9 @@ def rearranger_training(
     relpath: str = REARRANGER,  # which of them
 ) -> RearrangerTraining:
     """The training of a pack's rearranger; InputError where the pack lacks a part, or the one to start from differs."""
-    proxy = copy.deepcopy(proxy or pack.proxy()).to(device)
+    proxy = proxy or pack.proxy()
+    start.check_clusters(proxy)
+    proxy = copy.deepcopy(proxy).to(device)
     split = SplitGenerator(copy.deepcopy(pack.generator()).to(device), proxy.resolution)
     discriminator = None
     if config.weights.adversarial > 0:
@@ -207,6 +209,7 @@ def mapper_training(
     start: Origin = NOTHING,  # whose mapper to start from
 ) -> MapperTraining:
     """The training of a pack's mapper; InputError where the pack lacks clusters, segmenter or rearranger it needs."""
+    start.check_clusters(pack.proxy())
     proxy = copy.deepcopy(pack.proxy()).to(device)
     split = SplitGenerator(copy.deepcopy(pack.generator()).to(device), proxy.resolution)
     condition = get_condition(config.condition, pack.palette())
