@@ -164,15 +164,17 @@ def curve(runs: Sequence[Path], reference: float | None) -> bytes:
             raise InputError(f"{run}: this run scored no samples (train_generator.py --score-samples)")
         steps, found, values = zip(*scores, strict=True)
         names |= set(found)
-        side = f"{about['settings']['resolution']} px" + (", patches" if about["settings"].get("patch_weight") else "")
-        axes.plot([seen + step * kimg for step in steps], values, "o-", markersize=3, label=side)
+        shown = {"patches": "patch_weight", "R1": "gamma"}
+        words = [f"{word} {about['settings'][key]:g}" for word, key in shown.items() if about["settings"].get(key)]
+        label = ", ".join([f"{about['settings']['resolution']} px", *words])
+        axes.plot([seen + step * kimg for step in steps], values, "o-", markersize=3, label=label)
         seen += about["progress"]["step"] * kimg
     if reference is not None:
         for value, text in ((reference, "the generator it is compared with"), (reference / 2, "half of that")):
             axes.axhline(value, linestyle="--", linewidth=1, color="grey")
             axes.annotate(text, (0, value), fontsize=7, va="bottom")
-    label = ", ".join(sorted(name.removeprefix("score/") for name in names))
-    axes.set(xlabel="thousand pictures", ylabel=label, xlim=(0, None), ylim=(0, None))
+    scale = ", ".join(sorted(name.removeprefix("score/") for name in names))
+    axes.set(xlabel="thousand pictures", ylabel=scale, xlim=(0, None), ylim=(0, None))
     axes.legend(fontsize=7)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
