@@ -1,8 +1,7 @@
 """Settings for known kinds of pictures, one row each. ``--preset NAME`` takes them where an option is not given.
 
 The rows of photos follow published StyleGAN2 trainings; nothing on photos was measured here. The score is the judge
-feature distance of plain samples to held-out renders, `judge_frechet_plain_1000` of `sis evaluate`; toonhead128's is
-that of the pack that ships, grown from 64 pixels (docs/new-domain.md) where this row alone would start from nothing.
+feature distance of plain samples to held-out renders, `judge_frechet_plain_1000` of `sis evaluate`.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Preset:
 _TABLE = """
                  pixels  base  max latent layers batch gamma   kimg mirror noise path tap  K  batch  kimg mapper  score
 toonhead64           64  2048  128    128      4     8   0.1    100     no    no    0  32 24      8    16     20   0.77
-toonhead128         128  2048  128    128      4     8   1.0    100     no    no    0  32 24      8    16     20   0.07
+toonhead128         128  2048  128    128      4     8   1.0    100     no    no    0  32 24      8    16     20      -
 ffhq256             256 16384  512    512      8    64   1.0  25000    yes   yes    2  32 24     16   200    200      -
 ffhq1024           1024 32768  512    512      8    32  10.0  25000    yes   yes    2  64 24     16   200    200      -
 afhqcat512          512 32768  512    512      8    32   2.0  25000    yes   yes    2  32 16     16   200    200      -
