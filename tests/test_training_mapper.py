@@ -152,6 +152,10 @@ def test_goes_on_from_another_packs_mapper(tiny_pack_path, tmp_path):
         assert torch.allclose(now, before, atol=1e-3), name
     with pytest.raises(InputError, match="other settings"):
         train_pack_mapper(str(path), tmp_path / "run", config)
+    for _ in range(2):  # in place; repeated, it tells of the training before it, not of itself
+        train_pack_mapper(str(path), tmp_path / "again", config, resume_from=str(path))
+        told = load_pack(path).info["provenance"][mapper_file("sketch")]
+        assert told["run"] == "again" and told["before"] == pack.info["provenance"][mapper_file("sketch")]
     with pytest.raises(InputError, match=f"--resume-from {given.name}: widths 12,16 do not end with"):
         wider = replace(config, widths=(12, 16))
         train_pack_mapper(str(path), tmp_path / "other", wider, resume_from=str(tiny_pack_path))

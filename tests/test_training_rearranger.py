@@ -122,6 +122,7 @@ def test_goes_on_from_another_packs_rearranger_and_its_clusters(own_pack, tiny_p
     for name, value in tiny_pack.rearranger().state_dict().items():
         if name != "feature_std":  # that of the features at hand
             assert torch.allclose(pack.rearranger().state_dict()[name], value, atol=1e-3), name
+    assert pack.info["provenance"][REARRANGER]["before"] == tiny_pack.info["provenance"][REARRANGER]
     nearest = torch.cdist(pack.proxy().centroids, tiny_pack.proxy().centroids).argmin(dim=1)
     assert nearest.tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(InputError, match="other settings"):  # from nothing: not the same run
@@ -148,6 +149,8 @@ def test_a_run_goes_on_when_the_pack_it_started_from_is_gone(own_pack, tiny_pack
     assert [each["credit"] for each in first.info["licences"]] == ["drawn by the tests"]
     shutil.rmtree(start)
     train_pack_rearranger(str(own_pack), tmp_path / "run", TINY, **fitting)
+    told = [each.info["provenance"][REARRANGER]["before"] for each in (first, load_pack(own_pack))]
+    assert told[0] == told[1] == load_pack(tiny_pack_path).info["provenance"][REARRANGER]
     again = load_pack(own_pack)
     assert again.info["files"][PROXY] == first.info["files"][PROXY]
     assert again.info["files"][REARRANGER] == first.info["files"][REARRANGER]

@@ -27,8 +27,12 @@ class Origin:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For the provenance of what is trained."""
+        """For the provenance of what is made from it."""
         return {"from": self.name} if self.name else {}
+
+    def history(self, relpath: str, pack: Path, run: Path) -> dict[str, Any]:
+        """For the provenance of the file ``relpath`` of ``pack``, made by ``run``: its start, and what made that."""
+        return self.facts | {"run": run.name} | stages_before(self.name, self.pack, relpath, pack, run)
 
     def check_clusters(self, clusters: ProxyClusters) -> None:
         """InputError where ``clusters`` are not the origin's, moved: its networks know those by their numbers.
@@ -71,6 +75,20 @@ def origin_of(source: str, run: Path) -> Origin:
         if stored_states(run):  # what it started from is in there
             return Origin(Path(source).name)
         raise
+
+
+def stages_before(source: str, opened: Pack | None, relpath: str, pack: Path, run: Path) -> dict[str, Any]:
+    """``before``: what the pack ``source`` says of its file ``relpath``; so stages are told, back to the first.
+
+    ``opened``: that pack, None where it is none or gone. Where the run has written into ``pack`` already, that stays as
+    it was told then: the source may be gone by now, or be ``pack`` itself.
+    """
+    there = load_pack(pack, verify=False).info["provenance"].get(relpath, {})
+    if source and (there.get("from"), there.get("run")) == (source, run.name):
+        said = there.get("before")
+    else:
+        said = None if opened is None else opened.info["provenance"].get(relpath)
+    return {"before": said} if said else {}
 
 
 def inherited_licences(pack: Pack, own: Sequence[dict[str, str]]) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ from sis_rearrange.pack_files import INFO_FILE
 from sis_rearrange.training.distance import JudgeDistance, judge_of
 from sis_rearrange.training.generator import GeneratorConfig, GeneratorTraining
 from sis_rearrange.training.growth import Networks, grow, read_start
-from sis_rearrange.training.origins import inherited_licences
+from sis_rearrange.training.origins import inherited_licences, stages_before
 from sis_rearrange.training.pack_training import facts_of
 from sis_rearrange.training.run import TICK, run_training
 from sis_rearrange.training.scale import make_scale
@@ -142,18 +142,11 @@ def train_pack_generator(
 
 
 def _before(origin: str, pack: Path, run: Path) -> dict[str, Any]:
-    """What the pack that a training started from says of its own generator: stages are told to the first."""
-    if not origin or Path(origin).is_file():
-        return {}
-    try:
-        opened = load_pack(origin)
-    except InputError:  # a run may go on, and end, when that pack is gone
-        return {}
-    said = opened.info["provenance"].get(GENERATOR, {})
-    in_place = opened.path.resolve() == pack.resolve()
-    if in_place and said.get("run") == run.name:  # this run has written into it before
-        return {"before": said["before"]} if "before" in said else {}
-    return {"before": said}
+    source = None
+    if origin and not Path(origin).is_file():  # weight files say nothing of themselves
+        with contextlib.suppress(InputError):  # a run may go on, and end, when that pack is gone
+            source = load_pack(origin)
+    return stages_before(origin, source, GENERATOR, pack, run)
 
 
 def _open_pack(pack: Path, config: GeneratorConfig, material: Material, replace: bool) -> None:

@@ -175,7 +175,8 @@ def train_pack_rearranger(
     training = rearranger_training(pack, config, scale.device, None, scale, start, relpath)
     scores = run_training(training, run, tick)
     if scale.main:
-        net, facts = training.ema, facts_of(config, scores, scale.processes) | start.facts
+        net = training.ema
+        facts = facts_of(config, scores, scale.processes) | start.history(relpath, pack.path, run)
         write_component(pack.path, relpath, net.state_dict(), {"kind": "rearranger", "args": net.config}, facts)
         start.credit(pack.path)
     return scores
@@ -243,8 +244,8 @@ def train_pack_mapper(
     training = mapper_training(pack, config, scale.device, scale, start)
     scores = run_training(training, run, tick)
     if scale.main:
-        net, facts = training.ema, facts_of(config, scores, scale.processes) | start.facts
-        described = {"kind": "mapper", "args": net.config}
-        write_component(pack.path, mapper_file(config.condition), net.state_dict(), described, facts)
+        net, relpath = training.ema, mapper_file(config.condition)
+        facts = facts_of(config, scores, scale.processes) | start.history(relpath, pack.path, run)
+        write_component(pack.path, relpath, net.state_dict(), {"kind": "mapper", "args": net.config}, facts)
         start.credit(pack.path)
     return scores
