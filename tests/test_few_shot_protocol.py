@@ -128,7 +128,9 @@ def test_parts_can_be_asked_for_and_the_rest_is_shown_if_it_is_there(tiny_pack, 
     assert [place.name for place in run.places(["vote:2"])] == ["vote-n2-r0", "vote-n2-r1"]
     assert len(list(run.places(["vote", "ignoring"]))) == 6
     run_cells(run, Cells(tmp_path), only=["vote:2"])
-    assert {place.method for place in run_cells(run, Cells(tmp_path), only=["ignoring"])} == {"vote", "ignoring"}
+    found = run_cells(run, Cells(tmp_path), only=["ignoring"])
+    assert {place.method for place in found} == {"vote", "ignoring"}
+    assert set(sheets(run, Cells(tmp_path), found)) == {"few-shot-n2.png"}
     with pytest.raises(InputError, match="did you mean 'vote'"):
         list(run.places(["votes"]))
     with pytest.raises(InputError, match="has vote with 1, 2 annotated samples"):

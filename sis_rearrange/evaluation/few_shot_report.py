@@ -247,9 +247,11 @@ def page(results: Mapping[str, Any]) -> str:
 
 
 def sheets(run: FewShotRun, cells: Cells, found: Mapping[Place, Any]) -> dict[str, bytes]:
-    """For each N a PNG of the first repeat: targets on top, below them each method's pictures."""
+    """A PNG for each N that a method learnt from, of the first repeat: targets on top, below them its pictures."""
     plots = {}
     for shots in run.protocol.shots:
+        if not any(place.shots == shots for place in found):
+            continue
         rows: list[list[Image.Image]] = []
         names: list[str] = []
         for method in run.methods:
