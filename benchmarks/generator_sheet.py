@@ -27,9 +27,10 @@ from sis_rearrange.cli.options import OneLine, open_pack
 from sis_rearrange.domains import SPLITS, get_domain, render_many, split_indices
 from sis_rearrange.domains.toonhead import shapes
 from sis_rearrange.errors import InputError
+from sis_rearrange.evaluation.networks import parts
 from sis_rearrange.features import sample_ws
 from sis_rearrange.images import contact_sheet, write_bytes, write_png
-from sis_rearrange.pack import Pack
+from sis_rearrange.pack import SEGMENTER, Pack
 from sis_rearrange.tensors import from_uint8, to_uint8
 from sis_rearrange.training.distance import BATCH, SEEDS, judge_of
 from sis_rearrange.training.states import newest_state
@@ -187,6 +188,21 @@ def flat_share(images: torch.Tensor) -> float:
     return torch.cat([pair.flatten() for pair in pairs]).lt(FLAT).float().mean().item()
 
 
+def drift(images: torch.Tensor, background: torch.Tensor) -> float:
+    """Mean distance of backgrounds ``[N, H, W]`` bool from their median colour, in levels of the channel furthest off.
+
+    Pictures ``[N, 3, H, W]`` in [-1, 1]. A pixel along the border of each background is not looked at.
+    """
+    inner = -F.max_pool2d(-F.pad(background[:, None].float(), (1, 1, 1, 1), value=1.0), 3, 1)
+    found = []
+    for image, inside in zip(images, inner[:, 0] > 0, strict=True):
+        colours = image[:, inside]
+        if colours.numel():
+            off = (colours - colours.median(dim=1, keepdim=True).values).abs().amax(dim=0)
+            found.append(off.mean().item() * 127.5)
+    return float(np.mean(found))
+
+
 def distance(pack: Pack, judge: str, side: int, count: int, cache: Path) -> float:
     """Between a generator's samples and the val split, in the features of a pack's judge."""
     measure = judge_of(judge, get_domain("toonhead"), count, side, cache / f"val-{side}.npz", 2)
@@ -225,9 +241,14 @@ def main(
         click.echo(f"times smaller: {reference / found[pack]:.2f}")
     if runs:
         write_bytes(out / f"{pack.name}-curve.png", curve(runs, reference))
-    renders_of = from_uint8(render_many(get_domain("toonhead"), split_indices("test", 64), pack.resolution, 2)[0])
-    flat = [flat_share(images) for images in (torch.cat(list(samples(pack, SEEDS[:64]))), renders_of)]
+    renders_of, masks = render_many(get_domain("toonhead"), split_indices("test", 64), pack.resolution, 2)
+    both = torch.cat(list(samples(pack, SEEDS[:64]))), from_uint8(renders_of)
+    flat = [flat_share(images) for images in both]
     click.echo(f"neighbouring pixels of one colour: samples {flat[0]:.3f}, renders {flat[1]:.3f}")
+    if SEGMENTER in pack.info["files"]:
+        seen = parts(pack.segmenter(), both[0]), torch.from_numpy(masks)
+        off = [drift(images, labels == 0) for images, labels in zip(both, seen, strict=True)]
+        click.echo(f"backgrounds from their median colour, levels of 255: samples {off[0]:.2f}, renders {off[1]:.2f}")
     write_png(out / f"{pack.name}-renders.png", beside_renders(pack))
     write_png(out / f"{pack.name}-shapes.png", shapes_sheet(pack, count, renders, steps))
     click.echo(f"wrote {out}")
