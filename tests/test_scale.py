@@ -49,6 +49,8 @@ GENERATOR = GeneratorConfig(
     resolution=16,
     kimg=0.04,
     batch=8,
+    lr=5e-4,
+    d_lr=5e-4,  # a step of Adam blows up gradients that are rounding alone to the rate
     r1_interval=2,
     path_weight=1.0,
     patch_weight=0.5,
@@ -68,14 +70,19 @@ WITHOUT_EFFECT = ("module/net/encoder.leave.bias", "module/ema/encoder.leave.bia
 
 
 class Stripes(Pictures):
-    """Stripes of a colour that follows from the number."""
+    """Stripes of a colour that follows from the number, and grain.
+
+    Where a picture is flat, all activations of the critic of patches are equal; next to a kink, rounding decides on
+    which side of it all of them are.
+    """
 
     name, resolution = "stripes", 16
 
     def __getitem__(self, number: int) -> np.ndarray:
-        picture = np.full((16, 16, 3), 40, np.uint8)
-        picture[:: 2 + number % 3] = np.random.default_rng(number).integers(0, 256, 3)
-        return picture
+        rng = np.random.default_rng(number)
+        picture = np.full((16, 16, 3), 40)
+        picture[:: 2 + number % 3] = rng.integers(0, 246, 3)
+        return (picture + rng.integers(0, 10, picture.shape)).astype(np.uint8)
 
 
 def rearranger(pack, config: RearrangerConfig = REARRANGER) -> RearrangerTraining:
