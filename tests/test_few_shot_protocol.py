@@ -19,7 +19,7 @@ from sis_rearrange.conditions import get_condition
 from sis_rearrange.domains import get_domain
 from sis_rearrange.errors import InputError
 from sis_rearrange.evaluation import condition_agreement, few_shot
-from sis_rearrange.evaluation.baselines import Baseline, ClassVote, Ignoring
+from sis_rearrange.evaluation.baselines import Baseline, ClassVote, Ignoring, methods_for
 from sis_rearrange.evaluation.cells import Cells, digest, pieces, strip_of
 from sis_rearrange.evaluation.condition_agreement import mapper_agreement
 from sis_rearrange.evaluation.few_shot import FULL, MOST_SHOTS, QUICK, FewShot, FewShotRun, Place, run_cells
@@ -121,6 +121,14 @@ def test_other_settings_are_other_cells(tiny_pack, methods, tmp_path):
     assert new_run(unused, methods).settings(place) == settings
     more = replace(TINY, name="full", shots=(1, 2, 3), repeats=3)  # adds cells and keeps those that are there
     assert new_run(tiny_pack, methods, more).settings(place) == settings
+
+
+def test_another_rearranger_changes_the_cells_of_methods_that_ask_it(tiny_pack):
+    """Hours of a baseline's cells are not computed again because ours has a better network."""
+    other, methods = with_files(tiny_pack, {REARRANGER: {"sha256": "0" * 64, "bytes": 1}}), methods_for(False, 0.9)
+    before, after = new_run(tiny_pack, methods), new_run(other, methods)
+    changed = {p.method for p in before.places() if before.settings(p) != after.settings(p)}
+    assert changed == {"vote", "ours", "refined"} < set(methods)
 
 
 def test_parts_can_be_asked_for_and_the_rest_is_shown_if_it_is_there(tiny_pack, methods, tmp_path):

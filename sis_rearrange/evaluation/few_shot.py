@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -33,7 +33,8 @@ from sis_rearrange.tensors import from_uint8, to_uint8
 from sis_rearrange.training.few_shot import Shot
 
 SPLIT = "test"
-NEEDED = (GENERATOR, PROXY, REARRANGER, SEGMENTER, JUDGE)
+COMMON = (GENERATOR, SEGMENTER, JUDGE)  # what every method's cells depend on
+NEEDED = (*COMMON, PROXY, REARRANGER)
 MOST_SHOTS = 100  # of one repeat: its seeds end where those of the next begin
 IN_STRIP = 8  # pictures of a cell that people are shown
 REVISION = 3  # goes up when a change of the code makes finished cells worthless
@@ -101,10 +102,13 @@ class FewShotRun:
             raise InputError(f"pack {pack.name!r} has no {', '.join(absent)}, which the few-shot protocol needs")
         self.pack, self.protocol, self.methods, self.progress = pack.unlabelled(), protocol, methods, progress
         self.domain = rendered_domain(pack)
-        listed = pack.info["files"]
-        used = {*NEEDED, DISCRIMINATOR} - {REARRANGER} | {self.pack.rearranger_file}
-        # of these alone: a mapper or a drawing more in the pack makes no cell worthless
-        self.networks_hash = files_hash({"files": {file: listed[file] for file in used if file in listed}})
+        self.networks_hash = self._hash({*NEEDED, DISCRIMINATOR})
+
+    def _hash(self, networks: Iterable[str]) -> str:
+        """Of these networks alone: what a cell's method never looks at, when it changes, makes no cell worthless."""
+        listed = self.pack.info["files"]
+        used = {self.pack.rearranger_file if file == REARRANGER else file for file in networks}
+        return files_hash({"files": {file: listed[file] for file in used if file in listed}})
 
     # ---- what is looked at -------------------------------------------------------------------------------------------
 
@@ -165,12 +169,13 @@ class FewShotRun:
 
     def settings(self, place: Place) -> dict[str, Any]:
         """Everything that makes a difference to a cell."""
+        method = self.methods[place.method]
         fixed = {key: value for key, value in asdict(self.protocol).items() if key not in ("name", "shots", "repeats")}
         return {
             **place._asdict(),
             "protocol": fixed,
-            "settings": self.methods[place.method].settings(),
-            "networks": self.networks_hash,
+            "settings": method.settings(),
+            "networks": self._hash({*COMMON, *method.networks}),
             "version": __version__,
             "revision": REVISION,
         }

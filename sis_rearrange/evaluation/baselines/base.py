@@ -11,7 +11,7 @@ import torch
 
 from sis_rearrange.errors import InputError
 from sis_rearrange.evaluation.networks import Networks
-from sis_rearrange.pack import Pack
+from sis_rearrange.pack import PROXY, REARRANGER, Pack
 from sis_rearrange.tensors import assert_shape
 from sis_rearrange.training.few_shot import Shot
 
@@ -26,6 +26,7 @@ class Baseline(ABC):
     name: ClassVar[str]  # in files and on the command line
     title: ClassVar[str]  # for people
     learns: ClassVar[bool] = True  # whether the annotated samples make a difference
+    networks: ClassVar[tuple[str, ...]] = ()  # of the pack that do too, beside generator, segmenter and judge
     psi: float  # truncation of the samples
     fit_seconds: float = 0.0  # of the `fit` that stands, where the last call found it done already
 
@@ -50,6 +51,8 @@ class Baseline(ABC):
 
 class Rearranging(Baseline):
     """A method that asks the pack's rearranger for proxy masks. `fit` leaves ``_networks``, with the rearranger."""
+
+    networks: ClassVar[tuple[str, ...]] = (PROXY, REARRANGER)
 
     @abstractmethod
     def asked(self, masks: torch.Tensor, source_labels: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from sis_rearrange.cycle import Cycle
 from sis_rearrange.evaluation.baselines.base import Baseline, Rearranging, check_masks, check_shots, fitted
 from sis_rearrange.evaluation.networks import Networks, bars_shown
 from sis_rearrange.mapper import SemanticMapper
-from sis_rearrange.pack import Pack
+from sis_rearrange.pack import DISCRIMINATOR, Pack
 from sis_rearrange.proxy import within_reach
 from sis_rearrange.rearranger import Rearranger
 from sis_rearrange.refinement import REACH, STEPS, refinement
@@ -45,6 +45,7 @@ class Ours(Rearranging):
     distil: DistilConfig = DistilConfig()  # of the segmenter that learns the extractor's labels
     chosen: dict[str, Any] = field(default_factory=dict)  # settings of the mapper other than `MAPPER_SETTINGS`
 
+    networks = (*Rearranging.networks, DISCRIMINATOR)
     name = "ours"
     title = "ours, few-shot mapper and rearranger"
 
@@ -93,6 +94,7 @@ class Refined(Baseline):
     ours: Ours
     steps: int = STEPS
 
+    networks = Ours.networks
     name = "refined"
     title = "ours, refined"
 
