@@ -25,8 +25,6 @@ Examples:
   python train_rearranger.py pretrained/toonhead --run runs/plain
   # the shipped one: the pack's segmenter helps; half an hour on two cores that have bfloat16
   python train_rearranger.py pretrained/toonhead --run runs/rearranger --precision bfloat16 --parts 1 --part-colour 4
-  # no annotated pictures: classes that the generator's features fall into are the parts
-  python train_rearranger.py my-pack --run runs/unnamed --precision bfloat16 --parts 1 --part-colour 4 --pseudo-parts 64
   # interrupted? the same command goes on where the last state was saved
   # on 8 GPUs; see docs/scale.md
   accelerate launch --multi_gpu --num_processes 8 train_rearranger.py my-pack --run runs/gpus --batch 64 \\
@@ -48,7 +46,6 @@ Examples:
 @click.option("--relax", default=DEFAULTS.relax, help="Cells forgiven at region borders.")
 @click.option("--guide-classes", default=DEFAULTS.guide_classes, help="Finer classes for the losses; 0: none.")
 @click.option("--guide-samples", default=DEFAULTS.guide_samples, help="Samples to fit those classes on.")
-@click.option("--pseudo-parts", default=DEFAULTS.pseudo_parts, help="Classes of features in place of named parts.")
 @click.option("--adversarial-after", default=DEFAULTS.adversarial_after, help="Kimg before the discriminator joins in.")
 @click.option("--accumulate", default=DEFAULTS.accumulate, help="Pieces of a batch, one after the other: less memory.")
 @click.option("--save-every", default=DEFAULTS.save_every, help="Steps between states, scores and image grids.")
@@ -67,7 +64,7 @@ Examples:
 @click.option("--guide", default=TERMS.guide, help="Weight: attention mass on the guide class.")
 @click.option("--style", default=TERMS.style, help="Weight: per-class statistics.")
 @click.option("--colour", default=TERMS.colour, help="Weight: per-class mean colour of images.")
-@click.option("--parts", default=TERMS.parts, help="Weight: a segmenter finds the donor's parts.")
+@click.option("--parts", default=TERMS.parts, help="Weight: the pack's segmenter finds the donor's parts.")
 @click.option("--part-colour", default=TERMS.part_colour, help="Weight: mean colour of each of these parts.")
 @click.option("--adversarial", default=TERMS.adversarial, help="Weight: the generator's discriminator.")
 def main(

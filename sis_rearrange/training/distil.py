@@ -1,29 +1,27 @@
-"""Teach a U-Net to label pictures as a teacher labels their feature maps.
+"""Teach a U-Net to label pictures as an extractor labels their feature maps.
 
-The teacher, an extractor or a guide's classes, needs the feature maps of a sample; a rearranged picture has none of its
-own before the tap. A U-Net needs the picture alone, so it can stand where a segmenter trained on true masks stands. The
-teacher labels a number of samples once, since that takes longer than a step of the U-Net on as many; their colours are
-changed at random at every step, so that the U-Net learns shapes more than the colours it saw.
+The extractor needs the feature maps of a sample; a rearranged picture has none of its own before the tap. A U-Net needs
+the picture alone, so it can stand where a segmenter trained on true masks stands. The extractor labels a number of
+samples once, since that takes longer than a step of the U-Net on as many; their colours are changed at random at every
+step, so that the U-Net learns shapes more than the colours it saw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from sis_rearrange.errors import InputError
+from sis_rearrange.extractor import SemanticExtractor
 from sis_rearrange.features import all_features, sample_ws, samples_at_once
 from sis_rearrange.losses import part_weights
 from sis_rearrange.stylegan2 import Generator
 from sis_rearrange.tensors import one_hot
 from sis_rearrange.training.checks import check_not_negative, check_positive
 from sis_rearrange.training.colour_changes import AUGMENTATIONS, augment
-from sis_rearrange.training.guide import Guide
 from sis_rearrange.training.run import Training
-from sis_rearrange.training.scale import ALONE, Scale
 from sis_rearrange.training.schedule import learning_rate
 from sis_rearrange.training.seeds import RUN_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
 from sis_rearrange.training.segmenter import soft_dice_loss
@@ -55,42 +53,31 @@ class DistilConfig:
         check_not_negative(self, "seed", "weight_decay")
 
 
-class Teacher(Protocol):
-    """What labels samples: a `SemanticExtractor`, a `Guide`."""
-
-    num_classes: int
-
-    def __call__(self, maps: Sequence[torch.Tensor], /) -> torch.Tensor:
-        """Logits ``[N, P, H, W]`` from the feature maps of all blocks, of the picture's size."""
-
-
 class DistilTraining(Training):
-    """U-Net and optimiser of one training; the teacher stays as it is."""
+    """U-Net and optimiser of one training; the extractor stays as it is."""
 
     shown = ("loss", "score/agreement")
 
     def __init__(
         self,
         generator: Generator,
-        teacher: Teacher,
-        ws: torch.Tensor,  # [N, num_ws, w_dim] of annotated samples; N may be 0
+        extractor: SemanticExtractor,
+        ws: torch.Tensor,  # [N, num_ws, w_dim] of the annotated samples
         labels: torch.Tensor,  # int64 [N, H, W], -1 where nothing was painted
         config: DistilConfig,
         identity: str = "",  # of the annotated samples: a run is not resumed with others
-        scale: Scale = ALONE,  # of the run that this is a part of; every process makes all of each step
     ) -> None:
         if generator.img_resolution % 2 ** (len(config.widths) - 1):
             raise InputError(f"{len(config.widths)} widths are too many for pictures of {generator.img_resolution} px")
-        self.generator, self.teacher, self.config, self.identity = generator, teacher, config, identity
-        self.scale = scale
+        self.generator, self.extractor, self.config, self.identity = generator, extractor, config, identity
         self.device = generator.mapping.w_avg.device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            network = UNet(3, teacher.num_classes, config.widths)
+            network = UNet(3, extractor.num_classes, config.widths)
         self.segmenter = network.to(memory_format=torch.channels_last).to(self.device)
         self.optimizer = torch.optim.AdamW(self.segmenter.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         with torch.no_grad():
-            self.own_images = [generator.synthesis(w[None].to(self.device)).clamp(-1, 1) for w in ws]
+            self.own_images = torch.cat([generator.synthesis(w[None].to(self.device)) for w in ws]).clamp(-1, 1)
         self.own_labels = labels.to(self.device)
         bytes_of_one = 4 * generator.img_resolution**2  # three colours and a label
         self._pool_size = max(config.batch, min(config.samples, _POOL_BYTES // bytes_of_one))
@@ -102,11 +89,8 @@ class DistilTraining(Training):
         return asdict(self.config) | {"shots_sha256": self.identity}
 
     def parts(self) -> tuple[dict[str, torch.nn.Module], dict[str, torch.optim.Optimizer]]:
-        """The U-Net and its optimiser, and a teacher that k-means found."""
-        modules: dict[str, torch.nn.Module] = {"segmenter": self.segmenter}
-        if isinstance(self.teacher, Guide):  # fitted by threads, whose sums may differ in the last bit
-            modules["guide"] = self.teacher
-        return modules, {"segmenter": self.optimizer}
+        """The U-Net and its optimiser."""
+        return {"segmenter": self.segmenter}, {"segmenter": self.optimizer}
 
     @torch.no_grad()
     def labelled(self, seeds: range) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,7 +99,7 @@ class DistilTraining(Training):
         for ws in sample_ws(self.generator, seeds, self.config.psi).split(samples_at_once(self.generator)):
             maps, images = all_features(self.generator, ws)
             pictures.append(images.clamp(-1, 1))
-            found.append(self.teacher(maps).argmax(1))
+            found.append(self.extractor(maps).argmax(1))
         return torch.cat(pictures), torch.cat(found)
 
     def pool(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,13 +119,12 @@ class DistilTraining(Training):
         config, (pictures, parts) = self.config, self.pool()
         changes = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
         at = torch.randperm(len(pictures), generator=changes)[: config.batch].to(self.device)
-        images, labels = pictures[at].float().div(127.5).sub(1), parts[at].long()
-        drawn = len(images)
-        if self.own_images:
-            own = self.step % len(self.own_images)
-            images, labels = torch.cat([images, self.own_images[own]]), torch.cat([labels, self.own_labels[own][None]])
-        target = one_hot(labels.clamp_min(0), self.teacher.num_classes)
-        counted = (labels >= 0).to(target)
+        own = self.step % len(self.own_labels)
+        images = torch.cat([pictures[at].float().div(127.5).sub(1), self.own_images[own : own + 1]])
+        labels = torch.cat([parts[at].long(), self.own_labels[own : own + 1].clamp_min(0)])
+        target = one_hot(labels, self.extractor.num_classes)
+        counted = torch.ones_like(target[:, 0])
+        counted[-1] = (self.own_labels[own] >= 0).float()
         images = augment(images.cpu(), AUGMENTATIONS["segmenter"], changes).to(self.device)
         self.segmenter.train()
         self.optimizer.param_groups[0]["lr"] = learning_rate(self.step, config.steps, config.lr)
@@ -149,7 +132,7 @@ class DistilTraining(Training):
             logits = self.segmenter(images.contiguous(memory_format=torch.channels_last))
         logits = logits.float()
         loss = weighted_loss(logits, target, counted)
-        loss = loss + soft_dice_loss(logits[:drawn], labels[:drawn])  # small parts come much sooner
+        loss = loss + soft_dice_loss(logits[:-1], labels[:-1])  # small parts come much sooner
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -159,7 +142,7 @@ class DistilTraining(Training):
 
     @torch.no_grad()
     def score(self) -> dict[str, float]:
-        """Share of held-out pixels that the U-Net labels as the teacher does."""
+        """Share of held-out pixels that the U-Net labels as the extractor does."""
         images, labels = self.labelled(VALIDATION_SEEDS[:32])
         agreement = (self.segmenter.eval()(images).argmax(1) == labels).float().mean()
         return {"score/agreement": agreement.item()}

@@ -40,7 +40,7 @@ from sis_rearrange.pack import (
 from sis_rearrange.sampling import pick_device
 from sis_rearrange.stylegan2 import Generator
 from sis_rearrange.tensors import assert_shape
-from sis_rearrange.training.distil import DistilConfig, DistilTraining, Teacher
+from sis_rearrange.training.distil import DistilConfig, DistilTraining
 from sis_rearrange.training.mapper import MapperConfig, MapperTraining
 from sis_rearrange.training.pack_training import facts_of, provenance
 from sis_rearrange.training.run import TICK, run_training
@@ -192,7 +192,7 @@ def distil_training(
 class TaughtMapperTraining(MapperTraining):
     """A mapper's training whose samples are labelled by an extractor; the U-Net looks at rearranged pictures alone."""
 
-    extractor: Teacher
+    extractor: SemanticExtractor
 
     @torch.no_grad()
     def _seen(self, looks: Looks) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -210,7 +210,7 @@ def mapper_from_shots(
     segmenter: UNet,
     config: MapperConfig,
     device: torch.device,
-    extractor: Teacher | None = None,
+    extractor: SemanticExtractor | None = None,
 ) -> MapperTraining:
     """The training of a pack's mapper with both in place of the pack's segmenter; extractor None: the U-Net alone."""
     proxy = copy.deepcopy(pack.proxy()).to(device)
@@ -302,7 +302,7 @@ def learn_from_shots(
     teaching = distil_training(generator, shots, len(pack.classes), labelling, progress)
     told = run_training(teaching, run / "segmenter", tick)
     segmenter = teaching.segmenter.eval().requires_grad_(False)
-    training = mapper_from_shots(pack, segmenter, config, where, teaching.teacher)
+    training = mapper_from_shots(pack, segmenter, config, where, teaching.extractor)
     scores = run_training(training, run, tick)
     overlook_unknown(training.ema, training.condition, shots, len(pack.classes))
     scores["minutes"] += told["minutes"]

@@ -26,14 +26,15 @@ class TwoTaps:
         self.before = SplitGenerator(split.generator, split.tap.resolution // 2, split.noise_mode)
         self.tap = Tap(split.tap.resolution, split.tap.channels + self.before.tap.channels)
 
-    def join(self, feature_map: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-        """``[N, C + C', r, r]`` of the tap's feature map ``[N, C, r, r]`` and the one before, ``[N, C', r/2, r/2]``."""
-        return torch.cat([feature_map, F.interpolate(before, scale_factor=2.0, mode="bilinear")], dim=1)
+    def join(self, ws: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
+        """``[N, C + C', r, r]`` of ``ws [N, num_ws, w_dim]`` whose feature map ``[N, C, r, r]`` is known."""
+        before = F.interpolate(self.before.g1(ws)[0], scale_factor=2.0, mode="bilinear")
+        return torch.cat([feature_map, before], dim=1)
 
     def g1(self, ws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Joint feature map and RGB skip image of ws."""
         feature_map, skip = self.split.g1(ws)
-        return self.join(feature_map, self.before.g1(ws)[0]), skip
+        return self.join(ws, feature_map), skip
 
 
 class Guide(nn.Module):
@@ -55,14 +56,4 @@ class Guide(nn.Module):
     @torch.no_grad()
     def labels(self, ws: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
         """Guide classes ``[N, r, r]`` int64 of samples."""
-        return self.clusters.labels(self._taps.join(feature_map, self._taps.before.g1(ws)[0]))
-
-    def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Logits ``[N, num_classes, H, W]`` of samples all of whose feature maps are known, of the last one's size.
-
-        Enlarged as logits are, not as labels: borders are smooth, finer than the tap's cells.
-        """
-        of_side = {x.shape[3]: x for x in maps}
-        r = self._taps.tap.resolution
-        logits = self.clusters.logits(self._taps.join(of_side[r], of_side[r // 2]))
-        return F.interpolate(logits, size=maps[-1].shape[2:], mode="bilinear")
+        return self.clusters.labels(self._taps.join(ws, feature_map))

@@ -33,10 +33,9 @@ from sis_rearrange.rearranger import Rearranger
 from sis_rearrange.training.generator import GeneratorConfig
 from sis_rearrange.training.mapper import MapperConfig, MapperTraining
 from sis_rearrange.training.origins import NOTHING, Origin, origin_of
-from sis_rearrange.training.pseudo_parts import pseudo_segmenter, untrained_unet
 from sis_rearrange.training.rearranger import TRAIN_SEEDS, RearrangerConfig, RearrangerTraining
 from sis_rearrange.training.run import TICK, run_training
-from sis_rearrange.training.scale import ALONE, Scale, make_scale
+from sis_rearrange.training.scale import Scale, make_scale
 from sis_rearrange.training.states import stored_states
 from sis_rearrange.training.watching import progress_bar
 
@@ -117,8 +116,6 @@ def rearranger_training(
     scale: Scale | None = None,
     start: Origin = NOTHING,  # whose rearranger to start from
     relpath: str = REARRANGER,  # which of them
-    run: Path | None = None,  # where pseudo-parts are learnt; None: not at all, the U-Net that would stays untrained
-    tick: float = TICK,
 ) -> RearrangerTraining:
     """The training of a pack's rearranger; InputError where the pack lacks a part, or the one to start from differs."""
     proxy = proxy or pack.proxy()
@@ -130,17 +127,8 @@ def rearranger_training(
         if DISCRIMINATOR not in pack.info["files"]:
             raise InputError(f"pack {pack.name!r} has no discriminator; train with --adversarial 0")
         discriminator = copy.deepcopy(pack.discriminator()).to(device)
+    segmenter = copy.deepcopy(pack.segmenter()).to(device) if config.weights.uses_parts else None
     first = None if start.pack is None else _rearranger_of(start.pack, relpath)
-    segmenter = None
-    if config.pseudo_parts:
-        segmenter = untrained_unet(config)
-        if run is not None:
-            segmenter = pseudo_segmenter(split, config, run, scale or ALONE, tick)
-    elif config.weights.uses_parts:
-        if SEGMENTER not in pack.info["files"]:
-            raise InputError(f"pack {pack.name!r} has no segmenter that could see parts; train with --pseudo-parts 64")
-        segmenter = copy.deepcopy(pack.segmenter())
-    segmenter = None if segmenter is None else segmenter.to(device)
     return RearrangerTraining(split, proxy, discriminator, segmenter, config, scale, first, start.name)
 
 
@@ -166,14 +154,11 @@ def train_pack_rearranger(
 
     ``tap``, ``num_clusters`` and ``proxy_samples`` are used only where the clusters are fitted. Of several processes
     the first one fits and writes; all read the pack. ``relpath`` is where the rearranger is written: `UNLABELLED` for
-    the pack's second one, which no part labels may help (InputError where the settings ask for them). ``resume_from``
+    the pack's second one, which no part labels may help (InputError where the weights ask for them). ``resume_from``
     names a pack whose rearranger is trained on, and whose clusters are moved where this pack's are fitted.
     """
-    if relpath == UNLABELLED and config.weights.uses_parts and not config.pseudo_parts:
-        raise InputError(
-            "--unlabelled: part labels would help this rearranger; leave out --parts and --part-colour, "
-            "or give --pseudo-parts"
-        )
+    if relpath == UNLABELLED and config.weights.uses_parts:
+        raise InputError("--unlabelled: part labels would help this rearranger; leave out --parts and --part-colour")
     scale, pack = make_scale(device, config.precision, config.accumulate), load_pack(pack_path)
     start = origin_of(resume_from, run)
     if start.pack is not None:  # that it is there shows before clusters are replaced
@@ -187,7 +172,7 @@ def train_pack_rearranger(
 
     scale.on_main(fit)
     pack = load_pack(pack.path)
-    training = rearranger_training(pack, config, scale.device, None, scale, start, relpath, run, tick)
+    training = rearranger_training(pack, config, scale.device, None, scale, start, relpath)
     scores = run_training(training, run, tick)
     if scale.main:
         net = training.ema

@@ -11,8 +11,6 @@ from sis_rearrange.training.checks import check_not_negative, check_positive, ch
 from sis_rearrange.training.scale import check_precision
 from sis_rearrange.training.seeds import GUIDE_SEEDS
 
-MOST_PSEUDO_PARTS = 256  # labels of samples are kept as bytes
-
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -25,7 +23,7 @@ class LossWeights:
     guide: float = 0.5  # both masks: the same for the guide class, see training.guide
     style: float = 4.0  # other mask: per-class means and spreads of features and skip image
     colour: float = 4.0  # other mask: per-class mean colour of the images
-    parts: float = 0.0  # other mask: a segmenter finds the donor's parts, see RearrangerConfig.pseudo_parts
+    parts: float = 0.0  # other mask: the segmenter finds the donor's parts. This and the next need annotated pictures
     part_colour: float = 0.0  # other mask: per-part mean colour of the images
     adversarial: float = 1.0  # other mask: fool the generator's own discriminator, which sees the mask too
 
@@ -55,7 +53,6 @@ class RearrangerConfig:
     refine_width: int = 128
     guide_classes: int = 32  # for the guide term, and of the style and colour terms; 0: the proxy clusters do
     guide_samples: int = 1000  # that the guide classes are fitted on
-    pseudo_parts: int = 0  # classes of features that are the parts, see training.pseudo_parts; 0: the segmenter's
     precision: str = "float32"  # of convolutions; bfloat16 is faster on processors that have it
     accumulate: int = 1  # pieces that each process works through one after the other: less memory, the same step
     seed: int = 0
@@ -67,10 +64,6 @@ class RearrangerConfig:
             raise InputError(f"--batch {self.batch}: must be at least 2, samples exchange their masks")
         if not 1 <= self.own <= self.batch:
             raise InputError(f"--own {self.own}: must be 1 to the batch size, {self.batch}")
-        if self.pseudo_parts and not self.weights.uses_parts:
-            raise InputError("--pseudo-parts: stands in for named parts; give --parts or --part-colour a weight")
-        if self.pseudo_parts and not 2 <= self.pseudo_parts <= MOST_PSEUDO_PARTS:
-            raise InputError(f"--pseudo-parts {self.pseudo_parts}: must be 2 to {MOST_PSEUDO_PARTS}; 0: none")
         check_positive(self, "kimg", "lr", "d_lr", "save_every", "width", "sharpness", "r1_interval", "guide_samples")
         check_not_negative(self, "seed", "relax", "refine_width", "adversarial_after", "r1_gamma", "guide_classes")
         check_not_negative(self.weights, *vars(self.weights))

@@ -61,7 +61,7 @@ class Ours(Rearranging):
         generator = copy.deepcopy(pack.generator())
         teaching = distil_training(generator, shots, len(pack.classes), distil, progress)
         run_to_end(teaching, progress)
-        training = mapper_from_shots(pack, teaching.segmenter, config, torch.device("cpu"), teaching.teacher)
+        training = mapper_from_shots(pack, teaching.segmenter, config, torch.device("cpu"), teaching.extractor)
         run_to_end(training, progress)
         overlook_unknown(training.ema, training.condition, shots, len(pack.classes))
         self._networks, self._mapper = Networks.of(pack, self.psi), training.ema
