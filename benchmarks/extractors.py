@@ -25,13 +25,15 @@ from sis_rearrange.features import all_features, sample_ws
 from sis_rearrange.images import write_text
 from sis_rearrange.metrics import confusion, miou
 from sis_rearrange.pack import Pack, load_pack
+from sis_rearrange.sample_parts import sample_parts
 from sis_rearrange.stylegan2 import Generator
 from sis_rearrange.training.distil import DistilConfig
 from sis_rearrange.training.few_shot import Shot, distil_training, train_extractor
 from sis_rearrange.training.run import run_training
 
 HELD_OUT = range(660_000, 661_000)  # no training, no annotated sample and no other evaluation draws from them
-UNET = "U-Net on pictures, taught by nonlinear"
+COLOURS = "nonlinear, with each sample's colours"
+UNET = "U-Net on pictures, taught by that"
 AT_ONCE = 8
 
 Labeller = Callable[[torch.Tensor], torch.Tensor]  # ws -> labels [N, R, R]
@@ -57,6 +59,7 @@ def labellers(pack: Pack, shots: list[Shot], seed: int, unet: bool) -> dict[str,
     for kind in KINDS:
         extractor = train_extractor(generator, shots, P, kind, seed=seed)
         found[kind] = partial(_labels, generator, extractor)
+    found[COLOURS] = lambda ws: sample_parts(generator, extractor, ws)[1]
     if unet:
         training = distil_training(copy.deepcopy(generator), shots, P, DistilConfig(seed=seed))
         with tempfile.TemporaryDirectory() as folder:

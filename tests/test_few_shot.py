@@ -184,5 +184,6 @@ def test_the_benchmark_prints_its_table(tiny_pack, tmp_path, monkeypatch):
     result = CliRunner().invoke(script, [str(tiny_pack.path), *map(str, arguments)])
     assert result.exit_code == 0, result.output
     rows = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("| ")]
-    assert rows[0] == "| | N = 1 | N = 2 |" and [row.split(" | ")[0] for row in rows[1:]] == ["| linear", "| nonlinear"]
+    titles = ["| linear", "| nonlinear", "| nonlinear, with each sample's colours"]
+    assert rows[0] == "| | N = 1 | N = 2 |" and [row.split(" | ")[0] for row in rows[1:]] == titles
     assert "the ceiling: " in result.output

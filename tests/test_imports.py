@@ -20,7 +20,7 @@ RANKS = {
     **dict.fromkeys(["stylegan2", "unet", "engine", "hed"], 3),
     **dict.fromkeys(["features", "conversion", "native_synthesis"], 4),
     **dict.fromkeys(["proxy", "inference", "extractor"], 5),
-    **dict.fromkeys(["rearranger", "gpu_synthesis"], 6),
+    **dict.fromkeys(["rearranger", "gpu_synthesis", "sample_parts"], 6),
     **dict.fromkeys(["mapper", "conditions", "pack_files"], 7),
     **dict.fromkeys(["pack", "losses", "critic"], 8),
     **dict.fromkeys(["sampling", "loading", "whole_graph", "calibration", "cycle"], 9),

@@ -15,8 +15,9 @@ import torch
 
 from sis_rearrange.errors import InputError
 from sis_rearrange.extractor import SemanticExtractor
-from sis_rearrange.features import all_features, sample_ws, samples_at_once
+from sis_rearrange.features import sample_ws
 from sis_rearrange.losses import part_weights
+from sis_rearrange.sample_parts import sample_parts
 from sis_rearrange.stylegan2 import Generator
 from sis_rearrange.tensors import one_hot
 from sis_rearrange.training.checks import check_not_negative, check_positive
@@ -92,15 +93,9 @@ class DistilTraining(Training):
         """The U-Net and its optimiser."""
         return {"segmenter": self.segmenter}, {"segmenter": self.optimizer}
 
-    @torch.no_grad()
     def labelled(self, seeds: range) -> tuple[torch.Tensor, torch.Tensor]:
         """Pictures ``[N, 3, H, W]`` in [-1, 1] of samples, and the parts int64 ``[N, H, W]`` that are read off them."""
-        pictures, found = [], []
-        for ws in sample_ws(self.generator, seeds, self.config.psi).split(samples_at_once(self.generator)):
-            maps, images = all_features(self.generator, ws)
-            pictures.append(images.clamp(-1, 1))
-            found.append(self.extractor(maps).argmax(1))
-        return torch.cat(pictures), torch.cat(found)
+        return sample_parts(self.generator, self.extractor, sample_ws(self.generator, seeds, self.config.psi))
 
     def pool(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The labelled samples, made when first asked for: pictures uint8 ``[M, 3, H, W]``, labels ``[M, H, W]``."""

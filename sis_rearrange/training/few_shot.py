@@ -37,6 +37,7 @@ from sis_rearrange.pack import (
     mapper_file,
     write_component,
 )
+from sis_rearrange.sample_parts import sample_parts
 from sis_rearrange.sampling import pick_device
 from sis_rearrange.stylegan2 import Generator
 from sis_rearrange.tensors import assert_shape
@@ -194,15 +195,9 @@ class TaughtMapperTraining(MapperTraining):
 
     extractor: SemanticExtractor
 
-    @torch.no_grad()
     def _seen(self, looks: Looks) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Pictures of samples, and the parts that the extractor reads off their feature maps."""
-        pictures, parts = [], []
-        for ws in looks.ws.split(samples_at_once(self.split.generator)):
-            maps, images = all_features(self.split.generator, ws)
-            pictures.append(images.clamp(-1, 1))
-            parts.append(self.extractor(maps).argmax(1))
-        return torch.cat(pictures), torch.cat(parts)
+        return sample_parts(self.split.generator, self.extractor, looks.ws)
 
 
 def mapper_from_shots(

@@ -19,6 +19,7 @@ from sis_rearrange.pack import DISCRIMINATOR, Pack
 from sis_rearrange.proxy import within_reach
 from sis_rearrange.rearranger import Rearranger
 from sis_rearrange.refinement import REACH, STEPS, refinement
+from sis_rearrange.sample_parts import COLOUR_WEIGHT
 from sis_rearrange.tensors import one_hot
 from sis_rearrange.training.distil import DistilConfig
 from sis_rearrange.training.few_shot import (
@@ -75,7 +76,7 @@ class Ours(Rearranging):
             EXTRACTOR_STEPS[self.distil.kind] if self.distil.extractor_steps is None else self.distil.extractor_steps
         )
         distil = replace(self.distil, extractor_steps=steps)
-        return {"psi": self.psi, "distil": asdict(distil), "mapper": asdict(mapper)}
+        return {"psi": self.psi, "distil": asdict(distil), "colours": COLOUR_WEIGHT, "mapper": asdict(mapper)}
 
     def asked(self, masks: torch.Tensor, source_labels: torch.Tensor) -> torch.Tensor:
         """See `Rearranging.asked`."""
