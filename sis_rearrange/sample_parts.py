@@ -1,10 +1,9 @@
 """Which parts samples of the generator show: an extractor's reading, corrected by the colours of each sample.
 
-An extractor that has learnt from one sample often errs where another one's shapes differ: it puts the edge of the hair a
-few pixels into the background, or calls a strand skin. Within one sample a part has few colours, so pixels that look
-like another part's are likely its own. No annotation is needed for that, and parts that are too small or too many
-coloured to say anything say little. On 240 samples of toonhead it lifts the extractor's agreement with the pack's
-segmenter by 2 mIoU points at N = 1 (`benchmarks/extractors.py`).
+An extractor that has learnt from one sample often errs where another one's shapes differ: it puts the edge of the hair
+a few pixels into the background, or calls a strand skin. Within one sample a part has few colours, so pixels that look
+like another part's are likely its own. That needs no annotation, and a part of many colours has little say in it. How
+much is gained: `python benchmarks/extractors.py toonhead`.
 """
 
 from __future__ import annotations

@@ -194,7 +194,7 @@ def test_the_refined_method_learns_nothing_twice(tiny_pack, shots, monkeypatch):
     methods["refined"].fit(tiny_pack, shots[:2], seed=0, progress=False)
     methods["ours"].fit(tiny_pack, shots[:2], seed=1, progress=False)
     assert len(trained) == 6
-    assert methods["refined"].settings() == {**methods["ours"].settings(), "refine": 6, "reach": 12.0}
+    assert methods["refined"].settings() == {**methods["ours"].settings(), "refine": 12, "reach": 12.0}
 
 
 def test_the_pack_stays_as_it_is(fitted, tiny_pack):
