@@ -41,7 +41,7 @@ renders that nothing was trained on. *Distance*: Fréchet distance of judge feat
 of unconditional samples of the same seeds; smaller is better. Intervals: 95 %. All methods get the same annotated
 samples, masks, seeds and generator; the annotated samples' labels come from the pack's segmenter.
 
-**Ours was developed on these very masks** and on the annotated samples of the first two repeats: several of its
+**Ours was developed on these very masks** and on the annotated samples of these repeats: several of its
 settings were compared there, the better ones kept. Its lead is to that extent flattered, and margins within a point
 of a goal decide nothing.
 """
