@@ -56,10 +56,10 @@ def labellers(pack: Pack, shots: list[Shot], seed: int, unet: bool) -> dict[str,
     """Title -> what it has learnt from the shots."""
     generator, P = pack.generator(), len(pack.classes)
     found: dict[str, Labeller] = {}
-    for kind in KINDS:
-        extractor = train_extractor(generator, shots, P, kind, seed=seed)
+    extractors = {kind: train_extractor(generator, shots, P, kind, seed=seed) for kind in KINDS}
+    for kind, extractor in extractors.items():
         found[kind] = partial(_labels, generator, extractor)
-    found[COLOURS] = lambda ws: sample_parts(generator, extractor, ws)[1]
+    found[COLOURS] = lambda ws: sample_parts(generator, extractors["nonlinear"], ws)[1]
     if unet:
         training = distil_training(copy.deepcopy(generator), shots, P, DistilConfig(seed=seed))
         with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ from sis_rearrange.errors import InputError
 from sis_rearrange.extractor import SemanticExtractor
 from sis_rearrange.features import sample_ws
 from sis_rearrange.losses import part_weights
-from sis_rearrange.sample_parts import sample_parts
+from sis_rearrange.sample_parts import COLOUR_WEIGHT, sample_parts
 from sis_rearrange.stylegan2 import Generator
 from sis_rearrange.tensors import one_hot
 from sis_rearrange.training.checks import check_not_negative, check_positive
@@ -86,8 +86,8 @@ class DistilTraining(Training):
         self.name, self.steps, self.batch, self.save_every = "segmenter", config.steps, config.batch, config.save_every
 
     def settings(self) -> dict[str, Any]:
-        """All settings, and which annotated samples they are used on."""
-        return asdict(self.config) | {"shots_sha256": self.identity}
+        """All settings, how samples are labelled, and which annotated samples they are used on."""
+        return asdict(self.config) | {"colours": COLOUR_WEIGHT, "shots_sha256": self.identity}
 
     def parts(self) -> tuple[dict[str, torch.nn.Module], dict[str, torch.optim.Optimizer]]:
         """The U-Net and its optimiser."""
