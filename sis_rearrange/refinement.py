@@ -15,7 +15,7 @@ from sis_rearrange.cycle import Cycle, Looks
 from sis_rearrange.losses import part_weights
 from sis_rearrange.tensors import assert_shape
 
-STEPS = 12  # half as many cost a mIoU point, in half the time
+STEPS = 12  # with half as many a mIoU point less comes right, in half the time
 # How far the logits that matter most are moved in all steps together: those of the eight cells with the largest
 # gradients equally, the others less in proportion. Scaled to the one largest, less comes right; steps of Adam, which
 # move all logits alike, make speckles.
