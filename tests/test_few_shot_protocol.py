@@ -264,6 +264,16 @@ def test_goals_hold_and_fail_where_they_should():
     assert goals({}, (1, 2)) == []
 
 
+def test_rising_is_seen_in_the_repeats_that_all_counts_have():
+    found = some_cells()
+    del found[Place("ours", 2, 1)]  # the better repeat, of N = 2 alone: whoever averages all that is there sees a fall
+    found[Place("ours", 1, 1)]["miou"] = 0.9
+    [rising] = [goal for goal in goals(found, (1, 2)) if goal["goal"].startswith("rising")]
+    assert (rising["value"], rising["holds"]) == ("50.0, 55.0", True)
+    del found[Place("ours", 2, 0)]
+    assert not [goal for goal in goals(found, (1, 2)) if goal["goal"].startswith("rising")]
+
+
 def test_the_refined_method_has_goals_of_its_own_and_is_no_rival():
     found = some_cells()
     found |= {Place("refined", n, r): cell(0.6, 0.5) for n in (1, 2) for r in range(2)}

@@ -132,8 +132,8 @@ def _over(value: float | None, below: float | None) -> float | None:
 def goals(found: Mapping[Place, Mapping[str, Any]], shots: Sequence[int]) -> list[dict[str, Any]]:
     """What the method is meant to reach: one entry each with its value in words and whether it ``holds``.
 
-    Only those whose cells are there, for each method of ours. A lead is the mean over repeats of the difference within
-    a repeat.
+    Only those whose cells are there, for each method of ours. Like is compared with like: a lead is the mean over
+    repeats of the difference within a repeat, and whether mIoU rises with N is seen in the repeats that all N have.
     """
     return [goal for own in OWN for goal in _goals_of(own, found, shots)]
 
@@ -153,11 +153,10 @@ def _goals_of(own: str, found: Mapping[Place, Mapping[str, Any]], shots: Sequenc
             nearest_rival = min(by_method, key=lambda name: by_method[name])
             lead = by_method[nearest_rival]
             add(f"N = {n}: above every baseline", f"{lead:+.1f} to {nearest_rival}", lead > 0)
-    means = {n: mean_of([cell["miou"] for place, cell in found.items() if place[:2] == (own, n)]) for n in shots}
-    known = [value for value in means.values() if value is not None]
-    if len(known) > 1:
-        rising = all(a <= b for a, b in pairwise(known))
-        add("rising with N", ", ".join(f"{100 * value:.1f}" for value in known), rising)
+    means = _shared_means(own, found, shots)
+    if len(means) > 1:
+        rising = all(a <= b for a, b in pairwise(means))
+        add("rising with N", ", ".join(f"{100 * value:.1f}" for value in means), rising)
     ratios = [
         _over(cell["judge_frechet"], found.get(Place("ignoring", 0, place.repeat), {}).get("judge_frechet"))
         for place, cell in found.items()
@@ -172,6 +171,15 @@ def _goals_of(own: str, found: Mapping[Place, Mapping[str, Any]], shots: Sequenc
             worst <= FURTHEST,
         )
     return entries
+
+
+def _shared_means(own: str, found: Mapping[Place, Mapping[str, Any]], shots: Sequence[int]) -> list[float]:
+    """Mean mIoU at each N that has cells, over the repeats that all of those have: in others the samples differ."""
+    mine = [(place, cell["miou"]) for place, cell in found.items() if place.method == own and cell["miou"] is not None]
+    by_shots = [{place.repeat: miou for place, miou in mine if place.shots == n} for n in shots]
+    known = [by_repeat for by_repeat in by_shots if by_repeat]
+    shared = set[int].intersection(*map(set, known)) if known else set()
+    return [sum(by_repeat[repeat] for repeat in shared) / len(shared) for by_repeat in known] if shared else []
 
 
 def _leads(own: str, found: Mapping[Place, Mapping[str, Any]], shots: int) -> dict[str, float]:
