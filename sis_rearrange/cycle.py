@@ -44,16 +44,22 @@ class Cycle(nn.Module):
         self.split, self.rearranger, self.segmenter = split, rearranger, segmenter
         self.discriminator = discriminator
 
-    def picture(self, logits: torch.Tensor, looks: Looks) -> torch.Tensor:
+    def picture(self, logits: torch.Tensor, looks: Looks, code: torch.Tensor | None = None) -> torch.Tensor:
         """Pictures ``[N, 3, H, W]`` of wanted proxy masks, logits ``[N, K, r, r]``, in N looks.
 
-        The rearranger gets the hard mask, the soft one the gradient.
+        The rearranger gets the hard mask, the soft one the gradient. ``code``: the looks' `codes`, where the caller has
+        them already.
         """
         logits = within_reach(logits.float(), looks.labels)
         soft = logits.softmax(dim=1)
         mask = one_hot(logits.argmax(dim=1), logits.shape[1]) + soft - soft.detach()
-        moved = self.rearranger(looks.feature_map, looks.skip, one_hot(looks.labels, logits.shape[1]), mask)
+        source = one_hot(looks.labels, logits.shape[1])
+        moved = self.rearranger(looks.feature_map, looks.skip, source, mask, source_code=code)
         return self.split.g2(moved.feature_map, moved.skip, looks.ws)
+
+    def codes(self, looks: Looks) -> torch.Tensor:
+        """What the rearranger makes of the looks' own masks, `Rearranger.encode`; the same for every wanted mask."""
+        return self.rearranger.encode(one_hot(looks.labels, self.rearranger.K))
 
     def forward(
         self, logits: torch.Tensor, looks: Looks, parts: torch.Tensor, weights: torch.Tensor | None = None

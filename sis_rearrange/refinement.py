@@ -40,11 +40,13 @@ def refinement(
     painted = parts != UNPAINTED
     if not painted.flatten(1).any(1).all():
         raise ValueError("refinement needs painted pixels in every drawing")
+    with torch.no_grad():
+        code = cycle.codes(looks)
     change = torch.zeros_like(logits)
     for _ in range(steps):
         change.requires_grad_(True)
         with torch.enable_grad():
-            seen = cycle.segmenter(cycle.picture(logits + change, looks).clamp(-1, 1)).float()
+            seen = cycle.segmenter(cycle.picture(logits + change, looks, code).clamp(-1, 1)).float()
             assert_shape(seen, [N, None, H, W])
             (gradient,) = torch.autograd.grad(_mismatch(seen, parts), change)
         gradient = gradient * _near_misread(seen.argmax(dim=1), parts, logits.shape[-1])

@@ -80,6 +80,12 @@ def test_samples_do_not_touch_each_other(toonhead):
     assert (second.argmax(dim=1) != logits[1:].argmax(dim=1)).float().mean() > 0.05
 
 
+def test_codes_that_are_there_already_change_nothing(toonhead):
+    cycle, logits, looks, _ = scene(toonhead)
+    with torch.no_grad():
+        assert torch.equal(cycle.picture(logits, looks, cycle.codes(looks)), cycle.picture(logits, looks))
+
+
 def test_what_shows_already_stays(toonhead):
     cycle, logits, looks, drawn = scene(toonhead)
     with torch.no_grad():
