@@ -134,6 +134,8 @@ def test_another_rearranger_changes_the_cells_of_methods_that_ask_it(tiny_pack):
 def test_parts_can_be_asked_for_and_the_rest_is_shown_if_it_is_there(tiny_pack, methods, tmp_path):
     run = new_run(tiny_pack, methods)
     assert [place.name for place in run.places(["vote:2"])] == ["vote-n2-r0", "vote-n2-r1"]
+    assert [place.name for place in run.places(["vote:2:1", "ignoring:0:0"])] == ["ignoring-n0-r0", "vote-n2-r1"]
+    assert [place.name for place in run.places(["vote::1"])] == ["vote-n1-r1", "vote-n2-r1"]
     assert len(list(run.places(["vote", "ignoring"]))) == 6
     run_cells(run, Cells(tmp_path), only=["vote:2"])
     found = run_cells(run, Cells(tmp_path), only=["ignoring"])
@@ -143,6 +145,9 @@ def test_parts_can_be_asked_for_and_the_rest_is_shown_if_it_is_there(tiny_pack, 
         list(run.places(["votes"]))
     with pytest.raises(InputError, match="has vote with 1, 2 annotated samples"):
         list(run.places(["vote:16"]))
+    for text in ("vote:1:2", "vote:1:first", "vote:1:0:0"):
+        with pytest.raises(InputError, match=f"--only {text}: .* repeat, 0 to 1"):
+            list(run.places([text]))
 
 
 def test_nothing_is_written_without_a_folder_and_files_are_refused(tiny_pack, methods, tmp_path, monkeypatch):

@@ -53,7 +53,7 @@ def show(pack_name: str, seeds: list[int], out: Path, psi: float) -> None:
 @click.option(
     "--inception", type=click.Path(path_type=Path), help="Inception's weights, for FID (torch-fidelity's file)."
 )
-@click.option("--only", default="", help="Parts of a protocol that has parts, such as ours,lineargan:1.")
+@click.option("--only", default="", help="Parts of protocol few-shot: METHOD[:N[:REPEAT]], such as ours,vote:1.")
 @own_conditions
 def evaluate(
     pack_name: str, protocol: str, quick: bool, out: Path | None, record: bool, inception: Path | None, only: str

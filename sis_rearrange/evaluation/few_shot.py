@@ -93,6 +93,11 @@ class Place(NamedTuple):
         return f"{self.method}-n{self.shots}-r{self.repeat}"
 
 
+def _fits(place: Place, choice: tuple[str, int | None, int | None]) -> bool:
+    """Whether a cell is one of those chosen; None stands for any."""
+    return all(wanted in (None, value) for value, wanted in zip(place, choice, strict=True))
+
+
 class FewShotRun:
     """One run of the protocol on a pack: what its cells share, each made when the first cell asks for it."""
 
@@ -145,7 +150,7 @@ class FewShotRun:
     # ---- cells -------------------------------------------------------------------------------------------------------
 
     def places(self, only: Sequence[str] = ()) -> Iterator[Place]:
-        """All cells, or those of ``only``: names of methods, each alone or as in "lineargan:1" with its shots."""
+        """All cells, or those of ``only``: methods, each alone, or with its shots and repeat as in "lineargan:1:0"."""
         wanted = [self._parse(text) for text in only]
         for repeat in range(self.protocol.repeats):
             for at, shots in enumerate(self.protocol.shots):
@@ -153,19 +158,24 @@ class FewShotRun:
                     if not method.learns and at:
                         continue
                     place = Place(name, shots if method.learns else 0, repeat)
-                    if not wanted or any(place.method == m and n in (None, place.shots) for m, n in wanted):
+                    if not wanted or any(_fits(place, choice) for choice in wanted):
                         yield place
 
-    def _parse(self, text: str) -> tuple[str, int | None]:
-        method, _, shots = text.partition(":")
+    def _parse(self, text: str) -> tuple[str, int | None, int | None]:
+        """Method, shots and repeat; None for all of them."""
+        method, *numbers = text.split(":")
         if method not in self.methods:
             raise InputError(
                 f"--only {text}: unknown method{nearest(method, self.methods)} (there are {', '.join(self.methods)})"
             )
+        shots, repeat = (*numbers, "", "")[:2]
         known = [str(n) for n in (self.protocol.shots if self.methods[method].learns else (0,))]
         if shots and shots not in known:
             raise InputError(f"--only {text}: this protocol has {method} with {', '.join(known)} annotated samples")
-        return method, int(shots) if shots else None
+        last = self.protocol.repeats - 1
+        if len(numbers) > 2 or (repeat and repeat not in map(str, range(last + 1))):
+            raise InputError(f"--only {text}: after method and annotated samples comes a repeat, 0 to {last}")
+        return method, int(shots) if shots else None, int(repeat) if repeat else None
 
     def settings(self, place: Place) -> dict[str, Any]:
         """Everything that makes a difference to a cell."""
