@@ -340,6 +340,17 @@ def test_the_second_rearranger_is_used_where_there_is_one(tiny_pack_path, tmp_pa
     assert HELPED not in as_text(collected(run, some_cells(), Request()))
 
 
+def test_a_table_with_holes_says_so(tiny_pack, methods, tmp_path):
+    run = new_run(tiny_pack, methods)
+    found = {place: cell(0.3, 0.5) for place in run.places()}
+    assert "UNFINISHED" not in page(collected(run, found, Request()))
+    del found[Place("ours", 2, 1)]
+    report = collected(run, found, Request())
+    assert f"UNFINISHED: {len(found)} of {len(found) + 1} cells" in page(report) and "UNFINISHED" in as_text(report)
+    write_report(Outcome(report, "", page=page(report)), tmp_path)
+    assert "**UNFINISHED" in results_page.write_page([tmp_path], tmp_path / "docs").read_text()
+
+
 def test_quick_is_marked_everywhere(report, tmp_path, tiny_pack, methods):
     assert report["quick"] and MARK in report["notes"] and "--quick" in report["command"]
     assert MARK in as_text(report) and MARK in page(report)

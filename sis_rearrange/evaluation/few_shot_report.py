@@ -75,7 +75,9 @@ def collected(run: FewShotRun, found: Mapping[Place, Mapping[str, Any]], request
     results["goals"] = goals(found, protocol.shots)
     results["resolution"] = pack.resolution
     results["networks_hash"] = run.networks_hash
-    results["marks"] = [MARK] * request.quick + [HELPED] * saw_labels(pack)
+    every = sum(1 for _ in run.places())
+    absent = [f"UNFINISHED: {len(found)} of {every} cells are there; see how many repeats a row rests on"]
+    results["marks"] = [MARK] * request.quick + absent * (len(found) < every) + [HELPED] * saw_labels(pack)
     results["notes"] += results["marks"]
     for row in rows:
         name = f"{row['method']}_n{row['shots']}" if row["shots"] else row["method"]
